@@ -1,0 +1,122 @@
+/* The inlined fast paths of <jeff/jeff.h>. Not to be included by itself.
+ *
+ * They know the layout of a handle and of an entry word (docs: design/handle-table):
+ *
+ *   entry   63..52 lock count | 51..40 generation | 39..4 address | 3..0 state
+ *   handle  63..52 generation | 51..47 zero       | 46..0 address of the entry
+ *
+ * That layout's version is part of the names below, so that a program built against another layout
+ * does not link. Define RM_NO_INLINE before including <jeff/jeff.h> to call the library instead.
+ */
+#ifndef JEFF_INLINE_H
+#define JEFF_INLINE_H
+
+#if !defined(RM_NO_INLINE)
+
+#if UINTPTR_MAX != UINT64_MAX || !(defined(__GNUC__) || defined(__clang__))
+#error "define RM_NO_INLINE: the inlined fast paths need 64-bit pointers and the __atomic builtins"
+#endif
+
+#define RM_ENTRY_COUNT_ONE ((uint64_t)1 << 52)
+#define RM_ENTRY_OVERFLOW ((uint64_t)1 << 63)
+#define RM_ENTRY_GENERATION ((uint64_t)0xfff << 40)
+#define RM_ENTRY_ADDRESS ((uint64_t)0xfffffffff << 4)
+#define RM_ENTRY_STATE ((uint64_t)0xf)
+#define RM_ENTRY_LIVE ((uint64_t)1)
+#define RM_HANDLE_ENTRY (((uint64_t)1 << 52) - 1)
+
+/* Where the handles of the fast path live: `base` is what entry addresses count from, `table` the
+ * first entry, `entries` how many 8-byte entries follow. Everything else takes the slow path. */
+struct rm_window {
+    uintptr_t base;
+    uintptr_t table;
+    uintptr_t entries;
+    uintptr_t reader_fence; /* nonzero: read sections need a fence of their own */
+};
+extern RM_API struct rm_window rm_window_v1;
+
+/* The calling thread's read section. */
+struct rm_reader {
+    uint32_t depth;      /* sections open */
+    uint32_t registered; /* the compactor knows of this thread */
+    uint64_t sequence;   /* odd while a section is open */
+};
+extern RM_API __thread struct rm_reader rm_reader_v1 __attribute__((tls_model("initial-exec")));
+
+RM_API void *rm_lock_slow_v1(rmhandle_t handle, uint64_t old_word, int counted);
+RM_API void rm_unlock_slow_v1(rmhandle_t handle, uint64_t old_word, int counted);
+RM_API void *rm_deref_slow_v1(rmhandle_t handle);
+RM_API void rm_read_begin_slow_v1(void);
+RM_API void rm_read_end_slow_v1(void);
+
+/* Index of the handle's entry when it is an aligned address inside the table, else a huge number. */
+static inline uintptr_t rm_window_index_(uintptr_t handle_bits) {
+    uintptr_t offset = (handle_bits & RM_HANDLE_ENTRY) - rm_window_v1.table;
+    return offset >> 3 | offset << 61;
+}
+
+/* Equal to RM_ENTRY_LIVE exactly when the word has the handle's generation and is plainly live. */
+static inline uint64_t rm_word_differs_(uint64_t word, uintptr_t handle_bits, uint64_t also) {
+    return ((word ^ (uint64_t)handle_bits >> 12) & RM_ENTRY_GENERATION) |
+           (word & (RM_ENTRY_STATE | also));
+}
+
+inline void *rmlock(rmhandle_t handle) {
+    uintptr_t bits = (uintptr_t)handle;
+    if (!RM_LIKELY(rm_window_index_(bits) < rm_window_v1.entries))
+        return rm_lock_slow_v1(handle, 0, 0);
+    uint64_t *entry = (uint64_t *)(bits & RM_HANDLE_ENTRY);
+    uint64_t old = __atomic_fetch_add(entry, RM_ENTRY_COUNT_ONE, __ATOMIC_ACQUIRE);
+    if (!RM_LIKELY(rm_word_differs_(old, bits, RM_ENTRY_OVERFLOW) == RM_ENTRY_LIVE))
+        return rm_lock_slow_v1(handle, old, 1);
+    return (void *)(rm_window_v1.base + (old & RM_ENTRY_ADDRESS));
+}
+
+inline void rmunlock(rmhandle_t handle) {
+    uintptr_t bits = (uintptr_t)handle;
+    if (!RM_LIKELY(rm_window_index_(bits) < rm_window_v1.entries)) {
+        rm_unlock_slow_v1(handle, 0, 0);
+        return;
+    }
+    uint64_t *entry = (uint64_t *)(bits & RM_HANDLE_ENTRY);
+    uint64_t old = __atomic_fetch_sub(entry, RM_ENTRY_COUNT_ONE, __ATOMIC_RELEASE);
+    if (!RM_LIKELY(rm_word_differs_(old, bits, RM_ENTRY_OVERFLOW) == RM_ENTRY_LIVE &&
+                   old >= RM_ENTRY_COUNT_ONE))
+        rm_unlock_slow_v1(handle, old, 1);
+}
+
+inline void rmread_begin(void) {
+    struct rm_reader *reader = &rm_reader_v1;
+    if (!RM_LIKELY(reader->depth++ == 0 && reader->registered)) {
+        rm_read_begin_slow_v1();
+        return;
+    }
+    __atomic_store_n(&reader->sequence, reader->sequence + 1, __ATOMIC_RELAXED);
+    if (!RM_LIKELY(rm_window_v1.reader_fence == 0))
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+inline void *rmderef(rmhandle_t handle) {
+    uintptr_t bits = (uintptr_t)handle;
+    if (!RM_LIKELY(rm_window_index_(bits) < rm_window_v1.entries))
+        return rm_deref_slow_v1(handle);
+    uint64_t word = __atomic_load_n((uint64_t *)(bits & RM_HANDLE_ENTRY), __ATOMIC_ACQUIRE);
+    if (!RM_LIKELY(rm_word_differs_(word, bits, 0) == RM_ENTRY_LIVE))
+        return rm_deref_slow_v1(handle);
+    return (void *)(rm_window_v1.base + (word & RM_ENTRY_ADDRESS));
+}
+
+inline void rmread_end(void) {
+    struct rm_reader *reader = &rm_reader_v1;
+    if (!RM_LIKELY(reader->depth == 1)) {
+        rm_read_end_slow_v1();
+        return;
+    }
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    reader->depth = 0;
+    __atomic_store_n(&reader->sequence, reader->sequence + 1, __ATOMIC_RELEASE);
+}
+
+#endif
+#endif

@@ -1,0 +1,88 @@
+/* The whole boundary to the operating system: memory, clock, fences between threads, mutexes, the
+ * environment, the last words. os_posix.c is the hosted half, os_none.c the freestanding one. No other
+ * file of the library calls the system or tests for a platform.
+ */
+#ifndef JEFF_BASE_OS_H
+#define JEFF_BASE_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(JF_FREESTANDING)
+#include <jeff/port.h>
+typedef struct jf_mutex {
+    char unused;
+} jf_mutex;
+#define JF_THREAD_LOCAL
+#else
+#include <pthread.h>
+typedef pthread_mutex_t jf_mutex;
+#define JF_THREAD_LOCAL __thread __attribute__((tls_model("initial-exec")))
+#endif
+
+/* --- Memory. Addresses and sizes are multiples of jf_os_page_size(). Failures leave all as it was. */
+
+/* Bytes of the system's page, a power of two, at least 4096. */
+size_t jf_os_page_size(void);
+
+/* Reserves `size` bytes of address space aligned to `alignment` (a power of two), not accessible, not
+ * counted as memory. Returns 0 when refused. */
+uintptr_t jf_os_reserve(size_t size, size_t alignment);
+
+/* Makes a part of a reserved range readable and writable; it reads as zero until written. False when
+ * the system refuses. Making it accessible twice is harmless. */
+bool jf_os_make_accessible(uintptr_t address, size_t size);
+
+/* Gives the physical memory of an accessible range back; it stays accessible and reads as zero. */
+void jf_os_give_back(uintptr_t address, size_t size);
+
+/* Gives a whole reservation back. */
+void jf_os_release(uintptr_t address, size_t size);
+
+/* Bytes of physical memory in an accessible range (mincore); `size` when it cannot be told. */
+size_t jf_os_resident(uintptr_t address, size_t size);
+
+/* --- Time. */
+
+/* Monotonic wall clock, nanoseconds. */
+uint64_t jf_os_clock_ns(void);
+
+/* --- Threads. */
+
+void jf_os_mutex_init(jf_mutex *mutex);
+void jf_os_mutex_finish(jf_mutex *mutex);
+void jf_os_mutex_lock(jf_mutex *mutex);
+bool jf_os_mutex_trylock(jf_mutex *mutex);
+void jf_os_mutex_unlock(jf_mutex *mutex);
+
+/* Gives the processor to another thread for a moment. */
+void jf_os_yield(void);
+
+/* A fence on every running thread of this process (membarrier). jf_os_fence_prepare asks for it once
+ * and says whether it is to be had; jf_os_fence_all may be called only then. */
+bool jf_os_fence_prepare(void);
+void jf_os_fence_all(void);
+
+/* Random bits that differ from run to run. */
+uint64_t jf_os_random(void);
+
+/* --- Environment and last words. */
+
+/* Value of an environment variable, or NULL; always NULL when the program runs with more rights than
+ * its user (setuid, setgid, capabilities). */
+const char *jf_os_environment(const char *name);
+
+/* Writes one line (the newline is added) to standard error, without stdio and without memory. */
+void jf_os_print_line(const char *line);
+
+/* Ends the process abnormally (SIGABRT). */
+_Noreturn void jf_os_abort(void);
+
+/* errno, where there is one. */
+enum jf_os_error { JF_OS_ENOMEM, JF_OS_EINVAL, JF_OS_EBUSY };
+void jf_os_set_errno(enum jf_os_error error);
+int jf_os_save_errno(void);
+void jf_os_restore_errno(int saved);
+
+#endif
