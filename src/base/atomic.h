@@ -1,0 +1,127 @@
+/* Atomic access to 64-bit words. Hosted builds use the compiler's builtins; freestanding ones, whose
+ * processors may have no 64-bit atomics, do plain accesses between the port's enter and leave.
+ */
+#ifndef JEFF_BASE_ATOMIC_H
+#define JEFF_BASE_ATOMIC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef uint64_t jf_word;
+
+#if defined(JF_FREESTANDING)
+
+#include "base/os.h"
+
+void jf_port_enter(void);
+void jf_port_leave(void);
+
+static inline jf_word jf_word_load(const jf_word *word) {
+    jf_port_enter();
+    jf_word value = *(const volatile jf_word *)word;
+    jf_port_leave();
+    return value;
+}
+
+static inline void jf_word_store(jf_word *word, jf_word value) {
+    jf_port_enter();
+    *(volatile jf_word *)word = value;
+    jf_port_leave();
+}
+
+static inline jf_word jf_word_fetch_add(jf_word *word, jf_word value) {
+    jf_port_enter();
+    jf_word old = *word;
+    *word = old + value;
+    jf_port_leave();
+    return old;
+}
+
+static inline jf_word jf_word_fetch_xor(jf_word *word, jf_word value) {
+    jf_port_enter();
+    jf_word old = *word;
+    *word = old ^ value;
+    jf_port_leave();
+    return old;
+}
+
+static inline jf_word jf_word_fetch_and(jf_word *word, jf_word value) {
+    jf_port_enter();
+    jf_word old = *word;
+    *word = old & value;
+    jf_port_leave();
+    return old;
+}
+
+/* On failure *expected becomes the word's value. */
+static inline bool jf_word_compare_swap(jf_word *word, jf_word *expected, jf_word desired) {
+    jf_port_enter();
+    bool same = *word == *expected;
+    if (same)
+        *word = desired;
+    else
+        *expected = *word;
+    jf_port_leave();
+    return same;
+}
+
+static inline void jf_fence(void) {
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static inline void jf_fence_acquire(void) {
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+#else
+
+static inline jf_word jf_word_load(const jf_word *word) {
+    return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+static inline void jf_word_store(jf_word *word, jf_word value) {
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+
+static inline jf_word jf_word_fetch_add(jf_word *word, jf_word value) {
+    return __atomic_fetch_add(word, value, __ATOMIC_ACQ_REL);
+}
+
+static inline jf_word jf_word_fetch_xor(jf_word *word, jf_word value) {
+    return __atomic_fetch_xor(word, value, __ATOMIC_ACQ_REL);
+}
+
+static inline jf_word jf_word_fetch_and(jf_word *word, jf_word value) {
+    return __atomic_fetch_and(word, value, __ATOMIC_ACQ_REL);
+}
+
+/* On failure *expected becomes the word's value. */
+static inline bool jf_word_compare_swap(jf_word *word, jf_word *expected, jf_word desired) {
+    return __atomic_compare_exchange_n(word, expected, desired, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_ACQUIRE);
+}
+
+static inline void jf_fence(void) {
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+static inline void jf_fence_acquire(void) {
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+}
+
+#endif
+
+/* Replaces the low 40 bits (address and state of an entry) and leaves the high 24 (lock count and
+ * generation) to whoever changes them at the same time: a mistaken lock on a freed entry adds one and
+ * takes it back, and neither may be lost. Only for a word whose low 40 bits nobody else writes now. Two
+ * stores: the byte on top first, then the four with the state, released. */
+static inline void jf_word_publish_low(jf_word *word, jf_word low) {
+#if !defined(JF_FREESTANDING) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    __atomic_store_n((uint8_t *)word + 4, (uint8_t)(low >> 32), __ATOMIC_RELAXED);
+    __atomic_store_n((uint32_t *)(void *)word, (uint32_t)low, __ATOMIC_RELEASE);
+#else
+    jf_word_fetch_xor(word, (jf_word_load(word) ^ low) & (((jf_word)1 << 40) - 1));
+#endif
+}
+
+#endif

@@ -1,0 +1,382 @@
+/* THE MAP: what a heap is made of, and the rules it lives by.
+ *
+ *   growing profile                                      fixed profile (all inside the buffer)
+ *   window  [ page notes | entries | arena ........ ]    [ jf_heap | region ........ | entries ]
+ *                                    |                               blocks -> hole    <- grow
+ *           regions of 1 MiB, large blocks in chunks
+ *
+ *   handle -> entry -> block -> (header) -> entry          region -> heap
+ *
+ * Growing: all heaps share one window (jf_window): its arena, its handle table, its threads. Every
+ * thread bumps blocks into regions of its own (jf_local), takes entries from table pages of its own and
+ * puts what it frees into a ring of its own; so malloc and free touch nothing shared. A region belongs
+ * to exactly one of: a thread (it bumps into it), the compactor, or nobody (then it is in a list of its
+ * heap, by density). Changes of hands happen under the window's mutex.
+ * Fixed: one mutex per heap guards everything but the entries' lock counts.
+ *
+ * Bytes of a region, from its first header to its end:  live blocks + holes + dead blocks; a block is
+ * live when its header says block and its entry says live and points back to it.
+ *   region.live     = strides of blocks not yet accounted as freed + bytes claimed by the owner
+ *   region.pages    = pages that may hold memory; every page with a live block, a header or bytes
+ *                     claimed by the owner is in it
+ *   heap.committed  = sum of pages of its regions + pages of its large blocks
+ *
+ * Rules (numbers as reported by rmcheck; check/rules.c has one function for each):
+ *    1 header-chain    strides lead from the first header of a region exactly to its end
+ *    2 header-kind     every header is a hole, a dead block or a block
+ *    3 entry-back      a block's entry exists, is in use, and points back to the block
+ *    4 entry-once      no two live entries point to the same block, none to no block
+ *    5 alignment       payloads are aligned as their headers say, at least to 16
+ *    6 live-sum        region.live equals what a walk of the region counts
+ *    7 page-map        every page with a live block is marked as holding memory
+ *    8 committed-sum   heap.committed equals the sum over its regions and large blocks
+ *    9 list-place      a region is in the list its state and density call for, once
+ *   10 hole-bins       fixed: every hole is in the bin of its size, below or above the cursor; no other is
+ *   11 entry-free      free entries are linked exactly once; counts of free entries are 0
+ *   12 large-entry     a large block's descriptor and its entry name each other
+ *   13 arena           the arena's own rules hold
+ *   14 table-page      a table page's count of used entries is right
+ */
+#ifndef JEFF_HEAP_HEAP_H
+#define JEFF_HEAP_HEAP_H
+
+#include "arena/arena.h"
+#include "base/atomic.h"
+#include "base/bits.h"
+#include "base/os.h"
+#include "handle/entry.h"
+#include "heap/block.h"
+
+enum {
+    JF_REGION_SHIFT = 20, /* 1 MiB */
+    JF_REGION_ORDER = JF_REGION_SHIFT - JF_UNIT_SHIFT,
+    JF_PAGE_SHIFT = 12,
+    JF_REGION_PAGES = 1 << (JF_REGION_SHIFT - JF_PAGE_SHIFT),
+    JF_REGION_BINS = 32, /* by live bytes in 32nds of a region */
+    JF_CLAIM_SIZE = 64 << 10, /* bytes of a hole that are committed and claimed at a time */
+    JF_LARGE_MIN = 128 << 10, /* strides from here up get a chunk of their own */
+    JF_RING_SIZE = 256,       /* freed entries a thread gathers before it accounts for them */
+    JF_TABLE_PAGE_ENTRIES = 2048,
+};
+#define JF_REGION_SIZE ((size_t)1 << JF_REGION_SHIFT)
+#define JF_PAGE_SIZE ((size_t)1 << JF_PAGE_SHIFT)
+
+struct jf_heap;
+struct jf_thread;
+
+/* ------------------------------------------------------------------------------------- options */
+
+struct jf_options {
+    size_t limit;
+    unsigned check;
+    unsigned scramble_period;
+    uint64_t scramble_seed;
+    bool retire;
+    void *context;
+    rm_moved_fn *moved;
+    rm_memory_low_fn *memory_low;
+    rm_misuse_fn *misuse;
+};
+
+/* ------------------------------------------------------------------------------------- regions */
+
+enum jf_region_state {
+    JF_REGION_FREE = 0,    /* descriptor not in use */
+    JF_REGION_LISTED = 1,  /* nobody's: in a bin of its heap */
+    JF_REGION_OWNED = 2,   /* a thread bumps into it */
+    JF_REGION_HELD = 3,    /* the compactor works on it */
+    JF_REGION_SETTLED = 4, /* nobody's: compacted, nothing to gain until it changes; in the settled list */
+};
+
+/* Descriptor of a region. Never given back to the system, only reused as a descriptor, so that a late
+ * reader finds a region, if perhaps another one. */
+struct jf_region {
+    jf_word live; /* blocks << 32 | bytes; changed by add, by anybody who accounts for a free */
+    uint64_t pad[7];
+    struct jf_heap *heap;
+    uintptr_t start; /* chunk address; first header at start + 8 */
+    uintptr_t end;   /* behind the last byte; the chain of headers ends at end - 8 */
+    enum jf_region_state state;
+    unsigned bin;
+    struct jf_region *next, *previous; /* list of its state; under the window's mutex */
+    uint32_t settled_live;             /* bytes live when it was settled */
+    uint32_t witness;                  /* index of an entry that was locked then; 0 = none */
+    uint32_t settled_call;             /* compaction call that settled it */
+    uint32_t pinned_dead;              /* dead bytes that locked blocks kept then */
+    uint64_t pages[JF_REGION_PAGES / 64];
+};
+
+static inline size_t jf_region_live_bytes(const struct jf_region *region) {
+    return (uint32_t)jf_word_load(&region->live);
+}
+
+static inline uintptr_t jf_region_first(const struct jf_region *region) {
+    return region->start + 8;
+}
+
+/* Where the chain of headers ends. */
+static inline uintptr_t jf_region_last(const struct jf_region *region) {
+    return region->end - 8;
+}
+
+/* A block with a chunk of its own: the payload is the chunk's start, there is no header. */
+struct jf_large {
+    struct jf_heap *heap;
+    uintptr_t address;
+    size_t size;      /* bytes asked for */
+    size_t committed; /* bytes, whole pages from the chunk's start that may hold memory */
+    uint32_t index;   /* entry */
+    unsigned align_log2;
+    unsigned priority;
+    unsigned order; /* of the chunk */
+    struct jf_large *next, *previous;
+};
+
+/* ------------------------------------------------------------------------------------- threads */
+
+/* A hole a thread bumps into: [bump, limit) is committed and claimed, [limit, hole_end) not yet. */
+struct jf_local {
+    uintptr_t bump;
+    uintptr_t limit;
+    uintptr_t hole_end;
+    struct jf_region *region; /* NULL: none, and bump = limit = 0 */
+    uint32_t blocks;          /* blocks bumped, not yet added to region.live */
+    uint32_t misfits;         /* holes left unused since the region was adopted */
+    uintptr_t sweep;          /* next header to look at for a hole; 0: the region is swept */
+};
+
+/* One page of the handle table, 2048 entries. Its note lies apart from it. */
+struct jf_table_page {
+    struct jf_thread *owner;
+    struct jf_table_page *next; /* owner's pages with free entries, or the window's free pages */
+    uint32_t free;              /* index of the first free entry; 0 = none */
+    uint16_t carved;            /* entries ever used since the page got its memory */
+    uint16_t used;
+    uint16_t floor; /* generation that fresh entries start from */
+    bool listed;    /* in the owner's list of pages with free entries */
+    bool ever;      /* had memory before */
+};
+
+/* A thread's private state. Only the thread changes it, while `inside` is 1; others only after they
+ * set `closed` under the window's mutex, fenced all threads, and found `inside` 0. */
+struct jf_thread {
+    uint32_t inside;
+    uint32_t closed;
+    uint32_t ring_count;
+    uint32_t local_count; /* how many locals there are: heaps with a smaller id have one */
+    struct jf_local *locals;
+    struct jf_table_page *page;       /* entries are popped here */
+    struct jf_table_page *page_list;  /* more pages with free entries */
+    uint64_t remote;                  /* index of entries freed by other threads, newest first; 0 = none */
+    struct jf_window *window;
+    struct rm_reader *reader;         /* the thread's read section; NULL while no thread has this */
+    struct jf_thread *next;           /* all threads of the window */
+    bool in_use;                      /* a living thread has it */
+    uint32_t activity;                /* raised at every slow call */
+    uint32_t activity_seen;           /* by the last compaction */
+    uint32_t ring[JF_RING_SIZE];      /* indexes of PENDING entries */
+};
+
+/* ------------------------------------------------------------------------------------- window */
+
+/* What all growing heaps share. */
+struct jf_window {
+    struct jf_space space;
+    struct jf_arena *arena;
+    struct jf_table_page *pages; /* notes, one per table page, accessible up to pages_ready */
+    size_t pages_max;            /* table pages that fit */
+    jf_mutex mutex;              /* lists, table pages, threads, changes of hands */
+    size_t pages_ready;          /* notes accessible */
+    size_t pages_used;           /* table pages ever used: the peak */
+    struct jf_table_page *free_pages;
+    struct jf_thread *threads;
+    struct jf_region *free_regions; /* descriptors to reuse */
+    struct jf_heap **heaps;         /* by id */
+    uint32_t heap_count;            /* ids ever used */
+    uint32_t heap_max;              /* ids there is room for */
+    bool fence_all;                 /* the system has a fence on all threads; else threads fence themselves */
+    bool readers;                   /* some thread has opened a read section */
+};
+
+/* ------------------------------------------------------------------------------------- heaps */
+
+struct jf_compactor; /* compact/compact.h */
+
+enum { JF_HOLE_BINS = 28 }; /* fixed: holes of 16 << bin .. bytes */
+
+/* What only growing heaps have. Lists are under the window's mutex. */
+struct jf_grow {
+    struct jf_window *window;
+    uint32_t id;
+    struct jf_region *bins[JF_REGION_BINS + 1];
+    uint64_t bin_mask; /* bins that are not empty */
+    struct jf_region *settled;
+    struct jf_region *owned; /* owned and held regions */
+    struct jf_large *large;
+    struct jf_compactor *compactor;
+    size_t region_count;
+    size_t large_count;
+    jf_word large_bytes;
+    jf_word committed; /* bytes, atomic */
+    jf_word peak_committed;
+};
+
+/* What only fixed heaps have. Holes are kept by size in two sets of bins: those below the compaction
+ * cursor and those at or above it (docs: design/compactor). Positions are in grains (16 bytes) from
+ * the space's base; 0 = none. */
+struct jf_fixed {
+    uintptr_t start;  /* first header */
+    uintptr_t cursor; /* header at which the slide goes on; `start` when none is under way */
+    uintptr_t lowest; /* no hole begins below */
+    uint32_t bins[2][JF_HOLE_BINS];
+    uint32_t mask[2];
+    uint32_t low_set;       /* which of the two sets is the one below the cursor */
+    uint32_t free_entries;  /* index of the first free entry; 0 = none */
+    uint32_t floor;         /* generation of entries carved from now on */
+    uint32_t entries_peak;
+    size_t blocks;
+    size_t live;      /* strides of live blocks */
+    bool changed;     /* something was freed or shrunk since the last complete slide */
+    bool sliding;     /* between the slices of a slide */
+    uint32_t witness; /* index of an entry that was locked in the last slide; 0 = none */
+    size_t pinned;    /* hole bytes that locked blocks kept in the last complete slide */
+};
+
+struct jf_heap {
+    struct jf_space *space;
+    struct jf_options options;
+    jf_mutex mutex;      /* fixed: everything; growing: unused */
+    jf_mutex compacting; /* held for one step of a compaction; fork waits for it */
+    uint32_t compactor_busy; /* a compaction is under way */
+    bool fixed;
+    bool is_default;
+    uint32_t allocations; /* counts towards the scramble period */
+    uint64_t scramble_state;
+    uint64_t compactions, blocks_moved, bytes_moved, bytes_released, moves_aborted;
+    uint32_t calls; /* number of the compaction call, for regions settled in it */
+    union {
+        struct jf_grow grow;
+        struct jf_fixed fixed_part;
+    } u;
+    struct jf_space own_space; /* fixed */
+};
+
+/* ------------------------------------------------------------------------------------- walking */
+
+/* One step of a walk along a chain of headers. */
+struct jf_step {
+    uintptr_t at;      /* address of the (first) header word */
+    jf_word header;    /* the header proper, of an extended block the one before the payload */
+    uintptr_t payload; /* address, for blocks and dead blocks */
+    size_t stride;     /* from `at` to the next */
+    bool hole;         /* a hole or a dead block: free to be reused */
+};
+
+/* Reads the step at `at`. False when what lies there is no header at all (rule 2 or a stride of 0). */
+bool jf_block_step(uintptr_t at, struct jf_step *ret_step);
+
+/* Usable bytes of a block step. */
+static inline size_t jf_step_size(const struct jf_step *step) {
+    return step->at + step->stride - step->payload - jf_header_slack(step->header);
+}
+
+/* ------------------------------------------------------------------------------------- fixed.c
+ * All need the heap's mutex held unless they say otherwise. */
+
+/* Builds a heap in `buffer`; NULL when the size is below 4 KiB. No mutex needed. */
+struct jf_heap *jf_fixed_create(void *buffer, size_t size, const struct jf_options *options,
+                                unsigned space_id);
+/* Index of a new block's entry, LIVE, or 0 when no hole fits (or no entry can be had). Takes from the
+ * lowest set first. O(bins). */
+uint32_t jf_fixed_allocate(struct jf_heap *heap, size_t size, unsigned align_log2);
+/* Makes the space of a block, whose entry is no longer LIVE, a hole, and joins it with the holes behind. */
+void jf_fixed_release_block(struct jf_heap *heap, uintptr_t payload);
+/* Frees an entry: the generation has been raised by the caller, the state is PENDING. */
+void jf_fixed_release_entry(struct jf_heap *heap, uint32_t index);
+/* Resizes a block whose entry is RESIZING: in place, into the hole behind, or to a new place. On success
+ * the entry is LIVE at its new address. False and nothing changed (entry still RESIZING) when there is
+ * no room. `in_place` forbids moving. */
+bool jf_fixed_resize(struct jf_heap *heap, uint32_t index, size_t size, bool in_place);
+/* Moves an unlocked block to the lowest hole below it that fits, if any (for rmlock_long). */
+void jf_fixed_lower(struct jf_heap *heap, uint32_t index);
+/* Empties a purgeable unlocked block of the given priority, the first from the start; false: none. */
+bool jf_fixed_purge_one(struct jf_heap *heap, unsigned priority);
+/* Largest payload that a hole could take now. */
+size_t jf_fixed_largest_free(struct jf_heap *heap);
+/* For the slide (compact/slide.c): take a hole out of its bin, put one in, place a block of `stride` in
+ * a hole that lies below `below`, 0 when there is none. */
+void jf_fixed_hole_remove(struct jf_heap *heap, uintptr_t at, size_t stride);
+void jf_fixed_hole_insert(struct jf_heap *heap, uintptr_t at, size_t stride);
+uintptr_t jf_fixed_place_below(struct jf_heap *heap, uintptr_t below, size_t stride,
+                               unsigned align_log2, bool extended);
+
+/* ------------------------------------------------------------------------------------- grow.c ...
+ * The growing profile. Thread-safe unless they say otherwise. */
+
+struct jf_window *jf_window_create(void);
+void jf_window_destroy(struct jf_window *window);
+struct jf_heap *jf_grow_create(struct jf_window *window, const struct jf_options *options);
+/* Frees every block, then the heap. */
+void jf_grow_destroy(struct jf_heap *heap);
+/* A new block's handle or NULL when there is no memory; nothing tried twice, errno not set. */
+rmhandle_t jf_grow_malloc(struct jf_heap *heap, size_t size, unsigned align_log2, bool zero);
+/* Accounts for an entry that the caller just made PENDING at `word`'s address. */
+void jf_grow_freed(struct jf_window *window, uint32_t index, jf_word word);
+/* As jf_fixed_resize. */
+bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, bool in_place);
+/* The heap that a payload address of the window belongs to; NULL when to none. */
+struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload);
+/* The large block at `payload`; NULL when it is an ordinary one. */
+struct jf_large *jf_grow_large_at(struct jf_window *window, uintptr_t payload);
+/* Moves an unlocked block into the heap's region for long locks. */
+void jf_grow_settle_long(struct jf_window *window, uint32_t index);
+bool jf_grow_purge_one(struct jf_heap *heap, unsigned priority);
+
+/* --- thread.c */
+
+/* The calling thread's state in the window; NULL when there is no memory for it. */
+struct jf_thread *jf_thread_get(struct jf_window *window);
+/* Accounts for everything in the ring. The thread is inside, or closed and outside. */
+void jf_thread_drain(struct jf_thread *thread);
+/* Gives the thread's regions of `heap` (NULL: of all) back to their heaps' lists. As above, and the
+ * window's mutex held. */
+void jf_thread_retire(struct jf_thread *thread, struct jf_heap *heap);
+/* Closes all other threads (window's mutex held), so that each with `inside` 0 may be worked on. */
+void jf_thread_close_others(struct jf_window *window);
+void jf_thread_open_others(struct jf_window *window);
+void jf_thread_fork_prepare(struct jf_window *window);
+void jf_thread_fork_parent(struct jf_window *window);
+void jf_thread_fork_child(struct jf_window *window);
+
+/* --- access.c: entries of either profile, no locks held */
+
+/* What a slow path came to. */
+enum jf_access {
+    JF_ACCESS_OK,
+    JF_ACCESS_PURGED,   /* no memory: NULL, no misuse */
+    JF_ACCESS_WOULD_WAIT, /* trylock only */
+    JF_ACCESS_STALE,
+    JF_ACCESS_OVERFLOW,
+    JF_ACCESS_NOT_LOCKED,
+    JF_ACCESS_LOCKED,
+};
+
+/* Locks; on OK *ret_pointer is the payload. `heap` is the fixed heap to wait for, NULL in a growing
+ * space. `may_wait` false: WOULD_WAIT instead. */
+enum jf_access jf_access_lock(struct jf_space *space, struct jf_heap *fixed_heap, uint32_t index,
+                              rmhandle_t handle, bool may_wait, void **ret_pointer);
+enum jf_access jf_access_unlock(struct jf_space *space, uint32_t index, rmhandle_t handle);
+/* Address for a read section: aborts a move under way. */
+enum jf_access jf_access_deref(struct jf_space *space, struct jf_heap *fixed_heap, uint32_t index,
+                               rmhandle_t handle, void **ret_pointer);
+/* Address without a promise. */
+enum jf_access jf_access_peek(struct jf_space *space, uint32_t index, rmhandle_t handle,
+                              void **ret_pointer);
+/* Makes the entry RESIZING (exclusive); *ret_word is the word before. A locked one: LOCKED. */
+enum jf_access jf_access_claim(struct jf_space *space, uint32_t index, rmhandle_t handle,
+                               jf_word *ret_word);
+/* Makes the entry PENDING with the next generation. */
+enum jf_access jf_access_free(struct jf_space *space, uint32_t index, rmhandle_t handle,
+                              jf_word *ret_word);
+
+#endif
