@@ -52,7 +52,7 @@ def split_functions(code):
         signatures.append(" ".join(match.group(1).split()))
         return ""
 
-    code = re.sub(r"^(#.*|inline)\n", "", code, flags=re.M)
+    code = re.sub(r"^(#.*|inline)\n", "", code, flags=re.M).replace("RM_INLINE ", "")
     rest = re.sub(r"^RM_API\s+([^;{]*\));\n", take, code, flags=re.M)
     return signatures, rest.strip("\n")
 
