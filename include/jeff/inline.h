@@ -44,7 +44,7 @@ struct rm_reader {
 extern RM_API __thread struct rm_reader rm_reader_v1 __attribute__((tls_model("initial-exec")));
 
 RM_API void *rm_lock_slow_v1(rmhandle_t handle, uint64_t old_word, int counted);
-RM_API void rm_unlock_slow_v1(rmhandle_t handle, uint64_t old_word, int counted);
+RM_API void rm_unlock_slow_v1(rmhandle_t handle);
 RM_API void *rm_deref_slow_v1(rmhandle_t handle);
 RM_API void rm_read_begin_slow_v1(void);
 RM_API void rm_read_end_slow_v1(void);
@@ -75,14 +75,19 @@ inline void *rmlock(rmhandle_t handle) {
 inline void rmunlock(rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;
     if (!RM_LIKELY(rm_window_index_(bits) < rm_window_v1.entries)) {
-        rm_unlock_slow_v1(handle, 0, 0);
+        rm_unlock_slow_v1(handle);
         return;
     }
+    /* Looked at first: a stale handle must not take away another holder's lock even for a moment. For a
+     * rightful holder nothing that is compared here can change in between. */
     uint64_t *entry = (uint64_t *)(bits & RM_HANDLE_ENTRY);
-    uint64_t old = __atomic_fetch_sub(entry, RM_ENTRY_COUNT_ONE, __ATOMIC_RELEASE);
-    if (!RM_LIKELY(rm_word_differs_(old, bits, RM_ENTRY_OVERFLOW) == RM_ENTRY_LIVE &&
-                   old >= RM_ENTRY_COUNT_ONE))
-        rm_unlock_slow_v1(handle, old, 1);
+    uint64_t word = __atomic_load_n(entry, __ATOMIC_RELAXED);
+    if (!RM_LIKELY(rm_word_differs_(word, bits, RM_ENTRY_OVERFLOW) == RM_ENTRY_LIVE &&
+                   word >= RM_ENTRY_COUNT_ONE)) {
+        rm_unlock_slow_v1(handle);
+        return;
+    }
+    __atomic_fetch_sub(entry, RM_ENTRY_COUNT_ONE, __ATOMIC_RELEASE);
 }
 
 inline void rmread_begin(void) {

@@ -276,8 +276,9 @@ RM_API void rmunlock(rmhandle_t handle);
  * detected: NULL, stale, foreign. O(1). */
 RM_API void *rmweaklock(rmhandle_t handle);
 
-/* 1 when the block is still where rmweaklock said and has been since, 0 when it has moved or was
- * freed. Never misuse. O(1). */
+/* 1 when the block is where rmweaklock said, 0 when it has moved or was freed. Never misuse. A block
+ * that went away and came back to the same address in between, which takes two compactions, is not
+ * noticed. O(1). */
 RM_API int rmweak_valid(rmhandle_t handle, const void *pointer);
 
 /* ---------------------------------------------------------------------------------------------
