@@ -36,7 +36,7 @@ struct jf_chunk {
     void *owner; /* as given to jf_arena_alloc */
 };
 
-struct jf_arena; /* arena.c says what is in it; jf_arena_layout_size its size */
+struct jf_arena; /* arena/internal.h says what is in it */
 
 /* Reserves a window of 2^window_shift bytes, or by halves less, down to 2^minimum_shift; the first
  * `table_share`-th of it (1/2^table_share_shift, at most `table_max` bytes) is kept out of the buddy
@@ -52,20 +52,25 @@ uintptr_t jf_arena_base(const struct jf_arena *arena);    /* first address of th
 size_t jf_arena_size(const struct jf_arena *arena);       /* bytes of the window */
 size_t jf_arena_table_size(const struct jf_arena *arena); /* bytes kept out at its start */
 
-/* Allocates a chunk of 2^order units, lowest address first (a dirty chunk of that very order is
- * preferred). It is accessible. *ret_zero (may be NULL) says that it is known to read as zero: fresh or
- * given back. Returns 0 when the window is full or the system refuses; nothing changed. */
+/* Allocates a chunk of 2^order units: the lowest dirty chunk of that very order, else the lowest free
+ * piece of the smallest order that suffices. It is accessible. *ret_zero (may be NULL) says that it is
+ * known to read as zero: fresh or given back. When neither is to be had, dirty chunks are given back
+ * first, oldest first, and merged. Returns 0 when the window is full or the system refuses; no chunk
+ * has changed then. O(orders + JF_ARENA_DIRTY_MAX), and a byte per unit. */
 uintptr_t jf_arena_alloc(struct jf_arena *arena, unsigned order, enum jf_chunk_kind kind,
                          void *owner, bool *ret_zero);
 
 /* Frees a chunk, named by its first address. `dirty_size`: bytes from its start that may hold memory.
  * The memory is kept for a while (hysteresis: up to JF_ARENA_DIRTY_MAX chunks and the limit set by
- * jf_arena_set_dirty_limit, oldest given back first, in units as large as they come). O(log orders),
- * and a byte per unit. */
+ * jf_arena_set_dirty_limit, oldest given back first, in units as large as they come; a chunk that is
+ * over the limit by itself is given back at once). A chunk that was allocated dirty is known to hold
+ * what its earlier owner left, also above `dirty_size`. Leaves errno alone. O(orders), and a byte per
+ * unit. */
 void jf_arena_free(struct jf_arena *arena, uintptr_t address, size_t dirty_size);
 
-/* Makes a chunk larger where it lies, when its right neighbours are free and it is the lower buddy all
- * the way; false and nothing changed otherwise. */
+/* Makes a chunk larger where it lies, when its right neighbours are free (dirty ones are given back
+ * first) and it is the lower buddy all the way; the part that is added reads as zero. False, and no
+ * chunk has changed, otherwise, or when the system refuses. */
 bool jf_arena_extend(struct jf_arena *arena, uintptr_t address, unsigned new_order);
 
 /* Frees the upper part of a chunk, so that it keeps 2^new_order units; as jf_arena_free for the rest:
@@ -73,8 +78,9 @@ bool jf_arena_extend(struct jf_arena *arena, uintptr_t address, unsigned new_ord
 void jf_arena_shrink(struct jf_arena *arena, uintptr_t address, unsigned new_order,
                      size_t dirty_size);
 
-/* The chunk that holds `address`; kind JF_CHUNK_NONE when there is none. Lock-free, O(1): safe while
- * other threads allocate and free other chunks. */
+/* The chunk that holds `address`, any number; kind JF_CHUNK_NONE when there is none. Lock-free, O(1): safe
+ * while other threads allocate and free other chunks. (While that very chunk is freed and allocated again,
+ * kind and owner may be of different owners: no wild access, but no answer either.) */
 struct jf_chunk jf_arena_find(const struct jf_arena *arena, uintptr_t address);
 
 /* As jf_arena_find, only the owner, for an address known to lie in a living chunk. */
@@ -84,11 +90,13 @@ void *jf_arena_owner(const struct jf_arena *arena, uintptr_t address);
  * chunks in this call (0 = all). Returns bytes given back. */
 size_t jf_arena_purge(struct jf_arena *arena, size_t keep, unsigned most_chunks);
 
-/* Bytes of freed chunks that may still hold memory. */
+/* Bytes of freed chunks that may still hold memory, and how many may be left so (8 MiB at first; a lower
+ * limit gives back at once). */
 size_t jf_arena_dirty(const struct jf_arena *arena);
 void jf_arena_set_dirty_limit(struct jf_arena *arena, size_t limit);
 
-/* Order of the largest chunk that could be allocated; -1 when there is none. */
+/* Order of the largest chunk that could be allocated once dirty chunks are given back; -1 when there is
+ * none. */
 int jf_arena_largest_order(struct jf_arena *arena);
 
 /* Bytes of the arena's own bookkeeping that hold memory. */

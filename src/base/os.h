@@ -77,7 +77,7 @@ const char *jf_os_environment(const char *name);
 void jf_os_print_line(const char *line);
 
 /* Ends the process abnormally (SIGABRT). */
-_Noreturn void jf_os_abort(void);
+__attribute__((noreturn)) void jf_os_abort(void);
 
 /* errno, where there is one. */
 enum jf_os_error { JF_OS_ENOMEM, JF_OS_EINVAL, JF_OS_EBUSY };

@@ -1,0 +1,275 @@
+/* The hosted half of the boundary to the system: POSIX, with what Linux adds (membarrier, getrandom,
+ * secure_getenv). Memory calls leave errno alone: free and unlock must not change it.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "base/os.h"
+
+#include "base/bits.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <linux/membarrier.h>
+#include <sys/random.h>
+#endif
+
+#if !defined(MAP_NORESERVE)
+#define MAP_NORESERVE 0
+#endif
+
+/* ThreadSanitizer maps the program into a narrow part of the address space and ends it when a
+ * mapping comes to lie outside, so that an attempt at a large reservation is not to be made at all. */
+#if defined(__SANITIZE_THREAD__)
+#define JF_OS_RESERVE_MAX ((size_t)1 << 36)
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define JF_OS_RESERVE_MAX ((size_t)1 << 36)
+#endif
+#endif
+#if !defined(JF_OS_RESERVE_MAX)
+#define JF_OS_RESERVE_MAX SIZE_MAX
+#endif
+
+enum { RESIDENT_PAGES = 1024 }; /* pages asked for in one call of mincore */
+
+size_t jf_os_page_size(void) {
+    long size = sysconf(_SC_PAGESIZE);
+    return size < 4096 ? 4096 : (size_t)size;
+}
+
+static uintptr_t map_nothing(uintptr_t hint, size_t size) {
+    void *address =
+        mmap((void *)hint, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return address == MAP_FAILED ? 0 : (uintptr_t)address;
+}
+
+static void unmap(uintptr_t address, size_t size) {
+    if (size != 0) {
+        munmap((void *)address, size);
+    }
+}
+
+/* Reserves more than is wanted and cuts off both ends. */
+static uintptr_t map_and_trim(size_t size, size_t alignment) {
+    size_t total;
+    if (!jf_bits_add(size, alignment, &total)) {
+        return 0;
+    }
+    uintptr_t start = map_nothing(0, total);
+    if (start == 0) {
+        return 0;
+    }
+    uintptr_t aligned = jf_bits_round_up(start, alignment);
+    unmap(start, aligned - start);
+    unmap(aligned + size, start + total - (aligned + size));
+    return aligned;
+}
+
+static uintptr_t map_aligned(size_t size, size_t alignment) {
+    uintptr_t start = map_nothing(0, size);
+    if (start == 0 || (start & (alignment - 1)) == 0) {
+        return start;
+    }
+    unmap(start, size);
+    /* Mappings grow downwards, so the next aligned address below is mostly free; that way the
+     * reservation never counts twice against a limit on address space. */
+    start = map_nothing(jf_bits_round_down(start, alignment), size);
+    if (start == 0 || (start & (alignment - 1)) == 0) {
+        return start;
+    }
+    unmap(start, size);
+    return map_and_trim(size, alignment);
+}
+
+uintptr_t jf_os_reserve(size_t size, size_t alignment) {
+    if (size > JF_OS_RESERVE_MAX) {
+        return 0;
+    }
+    int saved = errno;
+    uintptr_t address = map_aligned(size, alignment);
+#if defined(MADV_NOHUGEPAGE)
+    if (address != 0) {
+        /* A huge page would hold memory for 2 MiB where one page is used, and could not be given back
+         * in parts. Kernels without huge pages refuse the advice: nothing is lost. */
+        madvise((void *)address, size, MADV_NOHUGEPAGE);
+    }
+#endif
+    errno = saved;
+    return address;
+}
+
+bool jf_os_make_accessible(uintptr_t address, size_t size) {
+    int saved = errno;
+    bool done = mprotect((void *)address, size, PROT_READ | PROT_WRITE) == 0;
+    errno = saved;
+    return done;
+}
+
+void jf_os_give_back(uintptr_t address, size_t size) {
+    int saved = errno;
+    if (size != 0 && madvise((void *)address, size, MADV_DONTNEED) != 0) {
+        /* Refused for memory that the program has locked (mlockall): keep at least the promise that
+         * it reads as zero. */
+        memset((void *)address, 0, size);
+    }
+    errno = saved;
+}
+
+void jf_os_release(uintptr_t address, size_t size) {
+    int saved = errno;
+    unmap(address, size);
+    errno = saved;
+}
+
+size_t jf_os_resident(uintptr_t address, size_t size) {
+    unsigned char pages[RESIDENT_PAGES];
+    size_t page_size = jf_os_page_size();
+    size_t step = page_size * RESIDENT_PAGES;
+    size_t resident = 0;
+    int saved = errno;
+    for (size_t done = 0; done < size; done += step) {
+        size_t part = size - done < step ? size - done : step;
+        if (mincore((void *)(address + done), part, pages) != 0) {
+            resident = size;
+            break;
+        }
+        for (size_t i = 0; i < (part + page_size - 1) / page_size; i++) {
+            resident += (pages[i] & 1u) != 0 ? page_size : 0;
+        }
+    }
+    errno = saved;
+    return resident < size ? resident : size;
+}
+
+uint64_t jf_os_clock_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void jf_os_mutex_init(jf_mutex *mutex) {
+    pthread_mutex_init(mutex, NULL);
+}
+
+void jf_os_mutex_finish(jf_mutex *mutex) {
+    pthread_mutex_destroy(mutex);
+}
+
+void jf_os_mutex_lock(jf_mutex *mutex) {
+    pthread_mutex_lock(mutex);
+}
+
+bool jf_os_mutex_trylock(jf_mutex *mutex) {
+    return pthread_mutex_trylock(mutex) == 0;
+}
+
+void jf_os_mutex_unlock(jf_mutex *mutex) {
+    pthread_mutex_unlock(mutex);
+}
+
+void jf_os_yield(void) {
+    sched_yield();
+}
+
+bool jf_os_fence_prepare(void) {
+#if defined(__linux__)
+    int saved = errno;
+    long answer = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+    errno = saved;
+    return answer == 0;
+#else
+    return false;
+#endif
+}
+
+void jf_os_fence_all(void) {
+#if defined(__linux__)
+    int saved = errno;
+    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    errno = saved;
+#endif
+}
+
+/* Finalizer of splitmix64: spreads every input bit over the word. */
+static uint64_t mix(uint64_t value) {
+    value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9u;
+    value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
+    return value ^ (value >> 31);
+}
+
+uint64_t jf_os_random(void) {
+    uint64_t value = 0;
+#if defined(__linux__)
+    int saved = errno;
+    long got = syscall(SYS_getrandom, &value, sizeof value, GRND_NONBLOCK);
+    errno = saved;
+    if (got == (long)sizeof value) {
+        return value;
+    }
+#endif
+    /* Early at boot the system's pool may be empty; the caller must not wait for it. */
+    return mix(jf_os_clock_ns() ^ mix((uintptr_t)&value) ^ (uint64_t)getpid());
+}
+
+const char *jf_os_environment(const char *name) {
+    return secure_getenv(name);
+}
+
+void jf_os_print_line(const char *line) {
+    char newline = '\n';
+    struct iovec parts[2] = {{(void *)(uintptr_t)line, strlen(line)}, {&newline, 1}};
+    struct iovec *next = parts;
+    int count = 2;
+    int saved = errno;
+    while (count > 0) {
+        ssize_t written = writev(STDERR_FILENO, next, count);
+        if (written < 0 && errno == EINTR) {
+            continue;
+        }
+        if (written <= 0) {
+            break;
+        }
+        size_t left = (size_t)written;
+        while (count > 0 && left >= next->iov_len) {
+            left -= next->iov_len;
+            next++;
+            count--;
+        }
+        if (count > 0) {
+            next->iov_base = (char *)next->iov_base + left;
+            next->iov_len -= left;
+        }
+    }
+    errno = saved;
+}
+
+void jf_os_abort(void) {
+    abort();
+}
+
+void jf_os_set_errno(enum jf_os_error error) {
+    static const int numbers[] = {
+        [JF_OS_ENOMEM] = ENOMEM,
+        [JF_OS_EINVAL] = EINVAL,
+        [JF_OS_EBUSY] = EBUSY,
+    };
+    errno = numbers[error];
+}
+
+int jf_os_save_errno(void) {
+    return errno;
+}
+
+void jf_os_restore_errno(int saved) {
+    errno = saved;
+}
