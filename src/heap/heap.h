@@ -45,6 +45,7 @@
 #include "base/bits.h"
 #include "base/os.h"
 #include "handle/entry.h"
+#include "handle/table.h"
 #include "heap/block.h"
 
 enum {
@@ -56,7 +57,6 @@ enum {
     JF_CLAIM_SIZE = 64 << 10, /* bytes of a hole that are committed and claimed at a time */
     JF_LARGE_MIN = 128 << 10, /* strides from here up get a chunk of their own */
     JF_RING_SIZE = 256,       /* freed entries a thread gathers before it accounts for them */
-    JF_TABLE_PAGE_ENTRIES = 2048,
 };
 #define JF_REGION_SIZE ((size_t)1 << JF_REGION_SHIFT)
 #define JF_PAGE_SIZE ((size_t)1 << JF_PAGE_SHIFT)
@@ -92,7 +92,9 @@ enum jf_region_state {
  * reader finds a region, if perhaps another one. */
 struct jf_region {
     jf_word live; /* blocks << 32 | bytes; changed by add, by anybody who accounts for a free */
-    uint64_t pad[7];
+    struct jf_region *crossed_next; /* window's list of regions whose density fell into another bin */
+    uint32_t crossed;               /* it is in that list */
+    uint32_t pad[11];
     struct jf_heap *heap;
     uintptr_t start; /* chunk address; first header at start + 8 */
     uintptr_t end;   /* behind the last byte; the chain of headers ends at end - 8 */
@@ -141,20 +143,7 @@ struct jf_local {
     uintptr_t hole_end;
     struct jf_region *region; /* NULL: none, and bump = limit = 0 */
     uint32_t blocks;          /* blocks bumped, not yet added to region.live */
-    uint32_t misfits;         /* holes left unused since the region was adopted */
     uintptr_t sweep;          /* next header to look at for a hole; 0: the region is swept */
-};
-
-/* One page of the handle table, 2048 entries. Its note lies apart from it. */
-struct jf_table_page {
-    struct jf_thread *owner;
-    struct jf_table_page *next; /* owner's pages with free entries, or the window's free pages */
-    uint32_t free;              /* index of the first free entry; 0 = none */
-    uint16_t carved;            /* entries ever used since the page got its memory */
-    uint16_t used;
-    uint16_t floor; /* generation that fresh entries start from */
-    bool listed;    /* in the owner's list of pages with free entries */
-    bool ever;      /* had memory before */
 };
 
 /* A thread's private state. Only the thread changes it, while `inside` is 1; others only after they
@@ -164,12 +153,9 @@ struct jf_thread {
     uint32_t closed;
     uint32_t ring_count;
     uint32_t local_count; /* how many locals there are: heaps with a smaller id have one */
-    struct jf_local *locals;
-    struct jf_table_page *page;       /* entries are popped here */
-    struct jf_table_page *page_list;  /* more pages with free entries */
-    uint64_t remote;                  /* index of entries freed by other threads, newest first; 0 = none */
+    struct jf_local *locals; /* two for each heap: at 2 id the usual one, at 2 id + 1 the overflow's */
+    struct jf_table_owner entries;
     struct jf_window *window;
-    struct rm_reader *reader;         /* the thread's read section; NULL while no thread has this */
     struct jf_thread *next;           /* all threads of the window */
     bool in_use;                      /* a living thread has it */
     uint32_t activity;                /* raised at every slow call */
@@ -183,19 +169,16 @@ struct jf_thread {
 struct jf_window {
     struct jf_space space;
     struct jf_arena *arena;
-    struct jf_table_page *pages; /* notes, one per table page, accessible up to pages_ready */
-    size_t pages_max;            /* table pages that fit */
+    struct jf_table table;
     jf_mutex mutex;              /* lists, table pages, threads, changes of hands */
-    size_t pages_ready;          /* notes accessible */
-    size_t pages_used;           /* table pages ever used: the peak */
-    struct jf_table_page *free_pages;
     struct jf_thread *threads;
+    struct jf_thread *fallback;     /* for frees when there is no memory for a thread's own; under the mutex */
+    struct jf_region *crossed;      /* pushed by anybody, emptied under the mutex */
     struct jf_region *free_regions; /* descriptors to reuse */
     struct jf_heap **heaps;         /* by id */
     uint32_t heap_count;            /* ids ever used */
     uint32_t heap_max;              /* ids there is room for */
     bool fence_all;                 /* the system has a fence on all threads; else threads fence themselves */
-    bool readers;                   /* some thread has opened a read section */
 };
 
 /* ------------------------------------------------------------------------------------- heaps */
@@ -214,6 +197,7 @@ struct jf_grow {
     struct jf_region *owned; /* owned and held regions */
     struct jf_large *large;
     struct jf_compactor *compactor;
+    struct jf_local long_local; /* where blocks locked for long go; under the window's mutex */
     size_t region_count;
     size_t large_count;
     jf_word large_bytes;
@@ -332,7 +316,37 @@ struct jf_large *jf_grow_large_at(struct jf_window *window, uintptr_t payload);
 void jf_grow_settle_long(struct jf_window *window, uint32_t index);
 bool jf_grow_purge_one(struct jf_heap *heap, unsigned priority);
 
-/* --- thread.c */
+/* --- window.c and thread.c */
+
+/* Handles regions whose density fell into another bin. Takes the window's mutex. */
+void jf_window_relist(struct jf_window *window);
+static inline bool jf_window_must_relist(const struct jf_window *window) {
+    return __atomic_load_n(&window->crossed, __ATOMIC_RELAXED) != NULL;
+}
+
+/* Brackets every change of a thread's private state. */
+void jf_thread_enter_slow(struct jf_thread *thread);
+
+static inline void jf_thread_enter(struct jf_thread *thread) {
+    __atomic_store_n(&thread->inside, 1, __ATOMIC_RELAXED);
+    if (!thread->window->fence_all)
+        jf_fence();
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&thread->closed, __ATOMIC_RELAXED) != 0)
+        jf_thread_enter_slow(thread);
+}
+
+static inline void jf_thread_leave(struct jf_thread *thread) {
+    __atomic_store_n(&thread->inside, 0, __ATOMIC_RELEASE);
+}
+
+/* Whether a closed thread is outside, so that its private state may be worked on. */
+static inline bool jf_thread_outside(const struct jf_thread *thread) {
+    return __atomic_load_n(&thread->inside, __ATOMIC_ACQUIRE) == 0;
+}
+
+/* The calling thread ends: what it has is kept for the next thread that begins. */
+void jf_thread_exit(void);
 
 /* The calling thread's state in the window; NULL when there is no memory for it. */
 struct jf_thread *jf_thread_get(struct jf_window *window);

@@ -1,0 +1,70 @@
+/* Regions of a growing heap: making, listing by density, the account of their bytes and pages; and the
+ * holes that threads bump blocks into.
+ */
+#ifndef JEFF_HEAP_REGION_H
+#define JEFF_HEAP_REGION_H
+
+#include "heap/heap.h"
+
+/* --- Whole regions. The window's mutex is held. */
+
+/* A fresh region, one hole, OWNED, in the heap's owned list; NULL when there is no memory. */
+struct jf_region *jf_region_create(struct jf_heap *heap);
+
+/* Gives an empty region, in whatever list it is, back to the arena. */
+void jf_region_release(struct jf_region *region);
+
+/* Puts a region into the list of its new state; a LISTED one without a live byte is released. */
+void jf_region_set_state(struct jf_region *region, enum jf_region_state state);
+
+/* The bin that a region of this many live bytes belongs to. */
+static inline unsigned jf_region_bin(size_t live) {
+    return (unsigned)(live >> (JF_REGION_SHIFT - 5));
+}
+
+/* --- Accounts. Safe from any thread. */
+
+/* Takes freed blocks out of region.live. If the density falls into another bin the region is put into
+ * the window's crossed list; jf_window_relist does the rest. The region must not be touched afterwards. */
+void jf_region_account(struct jf_window *window, struct jf_region *region, uint32_t bytes,
+                       uint32_t blocks);
+
+static inline void jf_region_add(struct jf_region *region, uint32_t bytes, uint32_t blocks) {
+    jf_word_fetch_add(&region->live, ((jf_word)blocks << 32) + bytes);
+}
+
+/* Adds to the heap's committed bytes (negative: takes away); false, and nothing done, when the heap's
+ * limit forbids it. `over` bytes above the limit are tolerated. */
+bool jf_heap_commit(struct jf_heap *heap, size_t bytes, size_t over);
+void jf_heap_uncommit(struct jf_heap *heap, size_t bytes);
+
+/* --- Pages. The caller owns or holds the region. */
+
+/* Marks the pages of [from, to) as holding memory; false when the heap's limit forbids it. */
+bool jf_region_commit(struct jf_region *region, uintptr_t from, uintptr_t to, size_t over);
+
+/* Gives back the marked pages that lie wholly in [from, to); returns bytes. */
+size_t jf_region_give_back(struct jf_region *region, uintptr_t from, uintptr_t to);
+
+/* Bytes of marked pages. */
+size_t jf_region_committed(const struct jf_region *region);
+
+/* --- Holes to bump into. The local's thread is inside, or the window's mutex guards the local. */
+
+/* Takes up a region with the hole [from, to). */
+void jf_local_open(struct jf_local *local, struct jf_region *region, uintptr_t from, uintptr_t to);
+
+/* Claims more of the hole, so that `need` (an address) is within the limit. False when the hole ends
+ * before it or the heap's limit forbids it. */
+bool jf_local_claim(struct jf_local *local, uintptr_t need, size_t over);
+
+/* Writes a header over what is left of the hole, so that the region can be walked; the local goes on. */
+void jf_local_make_walkable(struct jf_local *local);
+
+/* Lets go of the hole, not of the region: the rest becomes a hole again, the account is settled. */
+void jf_local_close(struct jf_local *local);
+
+/* Looks for the next hole of the adopted region in which `stride` bytes fit; few misfits are skipped. */
+bool jf_local_next_hole(struct jf_local *local, size_t stride, unsigned align_log2);
+
+#endif
