@@ -63,6 +63,8 @@ enum {
 
 struct jf_heap;
 struct jf_thread;
+struct jf_readers;
+struct rm_reader;
 
 /* ------------------------------------------------------------------------------------- options */
 
@@ -185,7 +187,10 @@ struct jf_window {
 
 struct jf_compactor; /* compact/compact.h */
 
-enum { JF_HOLE_BINS = 28 }; /* fixed: holes of 16 << bin .. bytes */
+enum {
+    JF_HOLE_BINS = 28, /* fixed: holes of 16 << bin to (32 << bin) - 1 bytes; in the last all larger ones */
+    JF_WITNESSES = 8,
+};
 
 /* What only growing heaps have. Lists are under the window's mutex. */
 struct jf_grow {
@@ -205,25 +210,47 @@ struct jf_grow {
     jf_word peak_committed;
 };
 
+/* How far the dropping of unused entries at the table's end has come (fixed heaps). */
+enum jf_trim {
+    JF_TRIM_NONE = 0,
+    JF_TRIM_SCAN = 1, /* counting: entries from trim_keep on are free */
+    JF_TRIM_SIFT = 2, /* the free list is gone through: entries from trim_keep on leave it */
+};
+
 /* What only fixed heaps have. Holes are kept by size in two sets of bins: those below the compaction
  * cursor and those at or above it (docs: design/compactor). Positions are in grains (16 bytes) from
- * the space's base; 0 = none. */
+ * the space's base; 0 = none. The chain of headers leads from `start` to space.table; the number of
+ * entries is odd, so that this is 8 modulo 16. All addresses here are of headers in the chain. */
 struct jf_fixed {
-    uintptr_t start;  /* first header */
-    uintptr_t cursor; /* header at which the slide goes on; `start` when none is under way */
-    uintptr_t lowest; /* no hole begins below */
+    uintptr_t start;       /* first header */
+    uintptr_t cursor;      /* header at which the slide goes on; `start` when none is under way */
+    uintptr_t lowest;      /* no hole begins below */
+    uintptr_t lowest_next; /* no hole that the slide under way has left behind begins below */
+    uintptr_t tail;        /* the hole that ends at the table; 0 = none */
+    uintptr_t recent;      /* the hole that the last release made; 0 = it is none any more */
     uint32_t bins[2][JF_HOLE_BINS];
     uint32_t mask[2];
-    uint32_t low_set;       /* which of the two sets is the one below the cursor */
-    uint32_t free_entries;  /* index of the first free entry; 0 = none */
-    uint32_t floor;         /* generation of entries carved from now on */
+    size_t hole_bytes[2]; /* sums of the sets */
+    uint32_t low_set;     /* which of the two sets is the one below the cursor */
+    uint32_t free_entries; /* index of the first free entry; 0 = none */
+    uint32_t used_entries; /* given out: of live and of purged blocks */
+    uint32_t wrapped;      /* highest index whose generation has wrapped: kept in the table; 0 = none */
+    uint32_t floor;        /* generation of entries carved from now on */
     uint32_t entries_peak;
+    enum jf_trim trim;
+    uint32_t trim_keep; /* entries that stay */
+    uint32_t trim_list; /* SIFT: the part of the free list not yet gone through */
     size_t blocks;
-    size_t live;      /* strides of live blocks */
-    bool changed;     /* something was freed or shrunk since the last complete slide */
-    bool sliding;     /* between the slices of a slide */
-    uint32_t witness; /* index of an entry that was locked in the last slide; 0 = none */
+    size_t live;   /* strides of live blocks */
+    bool changed;  /* a hole was made since the last slide came by its place */
+    bool sliding;  /* between the slices of a slide */
+    bool retry;    /* the slide met open read sections, or moves that were given up */
+    bool pocketed; /* the slide under way has met a locked block that kept its place */
+    uint32_t witness_count;
+    uint32_t witness[JF_WITNESSES];        /* entries locked in the last slide, those with most to gain */
+    size_t witness_gain[JF_WITNESSES];     /* bytes of the hole before each */
     size_t pinned;    /* hole bytes that locked blocks kept in the last complete slide */
+    size_t too_large; /* stride of the smallest block whose move was too long for the budget; 0 = none */
 };
 
 struct jf_heap {
@@ -259,6 +286,9 @@ struct jf_step {
 /* Reads the step at `at`. False when what lies there is no header at all (rule 2 or a stride of 0). */
 bool jf_block_step(uintptr_t at, struct jf_step *ret_step);
 
+/* Reads the step of a block by its payload's address. False when no block's header lies before it. */
+bool jf_block_step_of(uintptr_t payload, struct jf_step *ret_step);
+
 /* Usable bytes of a block step. */
 static inline size_t jf_step_size(const struct jf_step *step) {
     return step->at + step->stride - step->payload - jf_header_slack(step->header);
@@ -277,22 +307,24 @@ uint32_t jf_fixed_allocate(struct jf_heap *heap, size_t size, unsigned align_log
 void jf_fixed_release_block(struct jf_heap *heap, uintptr_t payload);
 /* Frees an entry: the generation has been raised by the caller, the state is PENDING. */
 void jf_fixed_release_entry(struct jf_heap *heap, uint32_t index);
-/* Resizes a block whose entry is RESIZING: in place, into the hole behind, or to a new place. On success
- * the entry is LIVE at its new address. False and nothing changed (entry still RESIZING) when there is
- * no room. `in_place` forbids moving. */
+/* Resizes a block whose entry is RESIZING: in place, into the hole behind, or to a new place; with no
+ * block (the entry was PURGED), gives it one. On success the entry is LIVE at its new address. False and
+ * nothing changed (entry still RESIZING) when there is no room. `in_place` forbids moving. */
 bool jf_fixed_resize(struct jf_heap *heap, uint32_t index, size_t size, bool in_place);
-/* Moves an unlocked block to the lowest hole below it that fits, if any (for rmlock_long). */
-void jf_fixed_lower(struct jf_heap *heap, uint32_t index);
-/* Empties a purgeable unlocked block of the given priority, the first from the start; false: none. */
-bool jf_fixed_purge_one(struct jf_heap *heap, unsigned priority);
-/* Largest payload that a hole could take now. */
+/* Moves an unlocked block to a lower hole that fits, if any (for rmlock_long). Like the compactor it
+ * leaves the block alone while a read section is open; `readers` and `own` as for jf_readers_quiet. */
+void jf_fixed_lower(struct jf_heap *heap, uint32_t index, struct jf_readers *readers,
+                    const struct rm_reader *own);
+/* Empties a purgeable unlocked block of the given priority, the first from the start; false: none. The
+ * entry is PURGED then, its address bits hold the block's log2(alignment) - 4, for jf_fixed_resize. */
+bool jf_fixed_purge_one(struct jf_heap *heap, unsigned priority, struct jf_readers *readers,
+                        const struct rm_reader *own);
+/* Largest payload that a hole could take now. O(holes of the largest size). */
 size_t jf_fixed_largest_free(struct jf_heap *heap);
-/* For the slide (compact/slide.c): take a hole out of its bin, put one in, place a block of `stride` in
- * a hole that lies below `below`, 0 when there is none. */
-void jf_fixed_hole_remove(struct jf_heap *heap, uintptr_t at, size_t stride);
-void jf_fixed_hole_insert(struct jf_heap *heap, uintptr_t at, size_t stride);
-uintptr_t jf_fixed_place_below(struct jf_heap *heap, uintptr_t below, size_t stride,
-                               unsigned align_log2, bool extended);
+/* Where the chain of headers ends. */
+static inline uintptr_t jf_fixed_last(const struct jf_heap *heap) {
+    return heap->space->table;
+}
 
 /* ------------------------------------------------------------------------------------- grow.c ...
  * The growing profile. Thread-safe unless they say otherwise. */
