@@ -64,6 +64,13 @@ void jf_os_yield(void);
 bool jf_os_fence_prepare(void);
 void jf_os_fence_all(void);
 
+/* Has `callback` called on the calling thread when it ends. The same callback may be asked for by many
+ * threads; at most 4 different ones in a process. */
+void jf_os_at_thread_exit(void (*callback)(void));
+
+/* Has the three called around every fork: before it, and after it in the parent and in the child. */
+void jf_os_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
+
 /* Random bits that differ from run to run. */
 uint64_t jf_os_random(void);
 

@@ -273,3 +273,44 @@ int jf_os_save_errno(void) {
 void jf_os_restore_errno(int saved) {
     errno = saved;
 }
+
+/* ------------------------------------------------------------------------- threads and processes end */
+
+enum { EXIT_CALLBACKS_MAX = 4 };
+
+static struct {
+    pthread_once_t once;
+    pthread_key_t key;
+    pthread_mutex_t mutex;
+    void (*callbacks[EXIT_CALLBACKS_MAX])(void);
+} thread_exit = {.once = PTHREAD_ONCE_INIT, .mutex = PTHREAD_MUTEX_INITIALIZER};
+
+static void run_exit_callbacks(void *unused) {
+    (void)unused;
+    for (unsigned i = 0; i < EXIT_CALLBACKS_MAX; i++) {
+        void (*callback)(void) = __atomic_load_n(&thread_exit.callbacks[i], __ATOMIC_ACQUIRE);
+        if (callback != NULL)
+            callback();
+    }
+}
+
+static void make_exit_key(void) {
+    pthread_key_create(&thread_exit.key, run_exit_callbacks);
+}
+
+void jf_os_at_thread_exit(void (*callback)(void)) {
+    pthread_once(&thread_exit.once, make_exit_key);
+    pthread_mutex_lock(&thread_exit.mutex);
+    unsigned i = 0;
+    while (i < EXIT_CALLBACKS_MAX - 1 && thread_exit.callbacks[i] != NULL &&
+           thread_exit.callbacks[i] != callback)
+        i++;
+    __atomic_store_n(&thread_exit.callbacks[i], callback, __ATOMIC_RELEASE);
+    pthread_mutex_unlock(&thread_exit.mutex);
+    /* any value but NULL has the destructor called */
+    pthread_setspecific(thread_exit.key, &thread_exit);
+}
+
+void jf_os_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void)) {
+    pthread_atfork(prepare, parent, child);
+}
