@@ -49,32 +49,29 @@ RM_API void *rm_deref_slow_v1(rmhandle_t handle);
 RM_API void rm_read_begin_slow_v1(void);
 RM_API void rm_read_end_slow_v1(void);
 
-/* Index of the handle's entry when it is an aligned address inside the table, else a huge number. */
-static inline uintptr_t rm_window_index_(uintptr_t handle_bits) {
-    uintptr_t offset = (handle_bits & RM_HANDLE_ENTRY) - rm_window_v1.table;
-    return offset >> 3 | offset << 61;
-}
+/* Index of the handle's entry when it is an aligned address inside the table, else a huge number.
+ * (Macros: a C11 inline function with external linkage may not call a static one.) */
+#define RM_WINDOW_OFFSET_(bits) (((bits) & RM_HANDLE_ENTRY) - rm_window_v1.table)
+#define RM_WINDOW_INDEX_(bits) (RM_WINDOW_OFFSET_(bits) >> 3 | RM_WINDOW_OFFSET_(bits) << 61)
 
 /* Equal to RM_ENTRY_LIVE exactly when the word has the handle's generation and is plainly live. */
-static inline uint64_t rm_word_differs_(uint64_t word, uintptr_t handle_bits, uint64_t also) {
-    return ((word ^ (uint64_t)handle_bits >> 12) & RM_ENTRY_GENERATION) |
-           (word & (RM_ENTRY_STATE | also));
-}
+#define RM_WORD_DIFFERS_(word, bits, also) \
+    ((((word) ^ (uint64_t)(bits) >> 12) & RM_ENTRY_GENERATION) | ((word) & (RM_ENTRY_STATE | (also))))
 
 inline void *rmlock(rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;
-    if (!RM_LIKELY(rm_window_index_(bits) < rm_window_v1.entries))
+    if (!RM_LIKELY(RM_WINDOW_INDEX_(bits) < rm_window_v1.entries))
         return rm_lock_slow_v1(handle, 0, 0);
     uint64_t *entry = (uint64_t *)(bits & RM_HANDLE_ENTRY);
     uint64_t old = __atomic_fetch_add(entry, RM_ENTRY_COUNT_ONE, __ATOMIC_ACQUIRE);
-    if (!RM_LIKELY(rm_word_differs_(old, bits, RM_ENTRY_OVERFLOW) == RM_ENTRY_LIVE))
+    if (!RM_LIKELY(RM_WORD_DIFFERS_(old, bits, RM_ENTRY_OVERFLOW) == RM_ENTRY_LIVE))
         return rm_lock_slow_v1(handle, old, 1);
     return (void *)(rm_window_v1.base + (old & RM_ENTRY_ADDRESS));
 }
 
 inline void rmunlock(rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;
-    if (!RM_LIKELY(rm_window_index_(bits) < rm_window_v1.entries)) {
+    if (!RM_LIKELY(RM_WINDOW_INDEX_(bits) < rm_window_v1.entries)) {
         rm_unlock_slow_v1(handle);
         return;
     }
@@ -82,7 +79,7 @@ inline void rmunlock(rmhandle_t handle) {
      * rightful holder nothing that is compared here can change in between. */
     uint64_t *entry = (uint64_t *)(bits & RM_HANDLE_ENTRY);
     uint64_t word = __atomic_load_n(entry, __ATOMIC_RELAXED);
-    if (!RM_LIKELY(rm_word_differs_(word, bits, RM_ENTRY_OVERFLOW) == RM_ENTRY_LIVE &&
+    if (!RM_LIKELY(RM_WORD_DIFFERS_(word, bits, RM_ENTRY_OVERFLOW) == RM_ENTRY_LIVE &&
                    word >= RM_ENTRY_COUNT_ONE)) {
         rm_unlock_slow_v1(handle);
         return;
@@ -104,10 +101,10 @@ inline void rmread_begin(void) {
 
 inline void *rmderef(rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;
-    if (!RM_LIKELY(rm_window_index_(bits) < rm_window_v1.entries))
+    if (!RM_LIKELY(RM_WINDOW_INDEX_(bits) < rm_window_v1.entries))
         return rm_deref_slow_v1(handle);
     uint64_t word = __atomic_load_n((uint64_t *)(bits & RM_HANDLE_ENTRY), __ATOMIC_ACQUIRE);
-    if (!RM_LIKELY(rm_word_differs_(word, bits, 0) == RM_ENTRY_LIVE))
+    if (!RM_LIKELY(RM_WORD_DIFFERS_(word, bits, 0) == RM_ENTRY_LIVE))
         return rm_deref_slow_v1(handle);
     return (void *)(rm_window_v1.base + (word & RM_ENTRY_ADDRESS));
 }

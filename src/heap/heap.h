@@ -88,6 +88,7 @@ enum jf_region_state {
     JF_REGION_OWNED = 2,   /* a thread bumps into it */
     JF_REGION_HELD = 3,    /* the compactor works on it */
     JF_REGION_SETTLED = 4, /* nobody's: compacted, nothing to gain until it changes; in the settled list */
+    JF_REGION_STUCK = 5,   /* as SETTLED, but locked blocks keep what could be gained; in a stuck list */
 };
 
 /* Descriptor of a region. Never given back to the system, only reused as a descriptor, so that a late
@@ -201,7 +202,10 @@ struct jf_grow {
     struct jf_region *settled;
     struct jf_region *owned; /* owned and held regions */
     struct jf_large *large;
+    struct jf_region *stuck[2]; /* settled but for locked blocks: not yet and already looked at again */
+    unsigned stuck_turn;        /* which of the two is still to be looked at */
     struct jf_compactor *compactor;
+    size_t compactor_size;
     struct jf_local long_local; /* where blocks locked for long go; under the window's mutex */
     size_t region_count;
     size_t large_count;
@@ -300,6 +304,8 @@ static inline size_t jf_step_size(const struct jf_step *step) {
 /* Builds a heap in `buffer`; NULL when the size is below 4 KiB. No mutex needed. */
 struct jf_heap *jf_fixed_create(void *buffer, size_t size, const struct jf_options *options,
                                 unsigned space_id);
+/* Ends it: finishes its mutexes; the buffer is the caller's again. No mutex needed. */
+void jf_fixed_destroy(struct jf_heap *heap);
 /* Index of a new block's entry, LIVE, or 0 when no hole fits (or no entry can be had). Takes from the
  * lowest set first. O(bins). */
 uint32_t jf_fixed_allocate(struct jf_heap *heap, size_t size, unsigned align_log2);
@@ -344,14 +350,23 @@ bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, bool 
 struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload);
 /* The large block at `payload`; NULL when it is an ordinary one. */
 struct jf_large *jf_grow_large_at(struct jf_window *window, uintptr_t payload);
-/* Moves an unlocked block into the heap's region for long locks. */
+/* Moves a block, whose entry the caller made RESIZING, into the heap's region for long locks if there is
+ * room; in any case the entry is LIVE afterwards. */
 void jf_grow_settle_long(struct jf_window *window, uint32_t index);
+/* Empties unlocked blocks of that purge priority, those of at least one region or one large block; false
+ * when there are none. */
 bool jf_grow_purge_one(struct jf_heap *heap, unsigned priority);
 
 /* --- window.c and thread.c */
 
-/* Handles regions whose density fell into another bin. Takes the window's mutex. */
+/* Handles regions whose density fell into another bin. Takes the window's mutex; the other form needs it
+ * held. */
 void jf_window_relist(struct jf_window *window);
+void jf_window_relist_locked(struct jf_window *window);
+
+/* Gives the owner one more table page. The window's mutex is held. False: no memory, or the table is full. */
+bool jf_window_add_page(struct jf_window *window, struct jf_table_owner *owner);
+
 static inline bool jf_window_must_relist(const struct jf_window *window) {
     return __atomic_load_n(&window->crossed, __ATOMIC_RELAXED) != NULL;
 }
@@ -377,8 +392,37 @@ static inline bool jf_thread_outside(const struct jf_thread *thread) {
     return __atomic_load_n(&thread->inside, __ATOMIC_ACQUIRE) == 0;
 }
 
+/* The calling thread's state if it has one. */
+struct jf_thread *jf_thread_self(void);
+
+/* The thread's hole for `heap` (the overflow's when asked for); NULL when there is no room for it yet. */
+static inline struct jf_local *jf_thread_local(struct jf_thread *thread, const struct jf_heap *heap,
+                                               bool overflow) {
+    uint32_t id = heap->u.grow.id;
+    return id < thread->local_count ? &thread->locals[2 * id + overflow] : NULL;
+}
+
+/* Makes that room. False: no memory. Takes the window's mutex. */
+bool jf_thread_add_local(struct jf_thread *thread, const struct jf_heap *heap);
+
 /* The calling thread ends: what it has is kept for the next thread that begins. */
 void jf_thread_exit(void);
+
+/* Accounts for a block that is dead: marks its header, takes its bytes out of its region; or, if it ends
+ * where the thread bumps, makes it part of the thread's hole again. The thread is inside. */
+void jf_grow_account_block(struct jf_thread *thread, uintptr_t payload);
+
+/* Room for a block in the heap: address of its header, 0 when there is no memory. The thread is left
+ * inside when there is room, outside when not; it has an entry ready. *ret_stride. */
+uintptr_t jf_grow_place(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
+                        unsigned align_log2);
+
+/* large.c: a block with a chunk of its own and no entry yet; NULL when there is no memory. */
+struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, unsigned align_log2,
+                                 bool *ret_zero);
+void jf_large_destroy(struct jf_window *window, struct jf_large *large);
+/* Changes the size where it lies; false when that cannot be. */
+bool jf_large_resize(struct jf_window *window, struct jf_large *large, size_t size);
 
 /* The calling thread's state in the window; NULL when there is no memory for it. */
 struct jf_thread *jf_thread_get(struct jf_window *window);

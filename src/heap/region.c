@@ -12,6 +12,8 @@ static struct jf_region **list_of(struct jf_region *region) {
         return &grow->bins[region->bin];
     case JF_REGION_SETTLED:
         return &grow->settled;
+    case JF_REGION_STUCK:
+        return &grow->stuck[region->bin];
     default:
         return &grow->owned;
     }
@@ -33,7 +35,9 @@ static void unlist(struct jf_region *region) {
 
 static void enlist(struct jf_region *region) {
     struct jf_grow *grow = &region->heap->u.grow;
-    region->bin = jf_region_bin(jf_region_live_bytes(region));
+    region->bin = region->state == JF_REGION_STUCK
+                      ? grow->stuck_turn ^ 1
+                      : jf_region_bin(jf_region_live_bytes(region));
     struct jf_region **list = list_of(region);
     region->previous = NULL;
     region->next = *list;
@@ -111,8 +115,7 @@ void jf_region_set_state(struct jf_region *region, enum jf_region_state state) {
     unlist(region);
     region->state = state;
     enlist(region);
-    if ((state == JF_REGION_LISTED || state == JF_REGION_SETTLED) &&
-        jf_region_live_bytes(region) == 0)
+    if (state != JF_REGION_OWNED && state != JF_REGION_HELD && jf_region_live_bytes(region) == 0)
         jf_region_release(region);
 }
 

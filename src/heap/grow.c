@@ -1,0 +1,398 @@
+/* The growing profile: allocation by bumping, freeing through the thread's ring, resizing. */
+#include "heap/region.h"
+
+#include <string.h>
+
+enum {
+    ADOPT_BIN_MAX = 23,     /* densest regions that are bumped into again: a quarter dead or more */
+    OVERFLOW_STRIDE = 1024, /* blocks from here up that do not fit a swept hole go to the overflow region */
+    ALIGN_LOG2_REGION = 12, /* more alignment than this gets a chunk of its own */
+};
+
+/* ------------------------------------------------------------------------------------- heaps */
+
+struct jf_heap *jf_grow_create(struct jf_window *window, const struct jf_options *options) {
+    struct jf_heap *heap = jf_arena_meta_alloc(window->arena, sizeof *heap);
+    if (heap == NULL)
+        return NULL;
+    heap->space = &window->space;
+    heap->options = *options;
+    heap->u.grow.window = window;
+    jf_os_mutex_lock(&window->mutex);
+    uint32_t id = 0;
+    while (id < window->heap_count && window->heaps[id] != NULL)
+        id++;
+    bool room = id < window->heap_max;
+    if (room) {
+        window->heaps[id] = heap;
+        heap->u.grow.id = id;
+        if (id == window->heap_count)
+            window->heap_count++;
+    }
+    jf_os_mutex_unlock(&window->mutex);
+    if (!room) {
+        jf_arena_meta_free(window->arena, heap, sizeof *heap);
+        return NULL;
+    }
+    jf_os_mutex_init(&heap->mutex);
+    jf_os_mutex_init(&heap->compacting);
+    return heap;
+}
+
+/* Makes the entry of a block that goes with its heap free, whatever state it is in. */
+static void drop_entry(struct jf_thread *thread, uint32_t index) {
+    struct jf_window *window = thread->window;
+    jf_word *entry = jf_space_entry(&window->space, index);
+    jf_word word = jf_word_load(entry);
+    jf_word next;
+    do
+        next = (jf_entry_next_generation(word) & JF_ENTRY_GENERATION_MASK) | JF_ENTRY_PENDING;
+    while (!jf_word_compare_swap(entry, &word, next));
+    jf_table_push(&window->table, &thread->entries, index, false);
+}
+
+static void drop_region(struct jf_thread *thread, struct jf_region *region) {
+    struct jf_space *space = &thread->window->space;
+    struct jf_step step;
+    uintptr_t at = jf_region_first(region);
+    for (; at < jf_region_last(region) && jf_block_step(at, &step); at += step.stride) {
+        if (step.hole)
+            continue;
+        uint32_t index = jf_header_index(step.header);
+        jf_word word = jf_word_load(jf_space_entry(space, index));
+        if (jf_entry_state(word) != JF_ENTRY_FREE && jf_space_address(space, word) == step.payload)
+            drop_entry(thread, index);
+    }
+    jf_word_store(&region->live, 0);
+    jf_region_release(region);
+}
+
+static void drop_list(struct jf_thread *thread, struct jf_region *const *list) {
+    while (*list != NULL)
+        drop_region(thread, *list);
+}
+
+/* Entries of purged blocks are found in the table only: they have no memory. */
+static void drop_purged(struct jf_thread *thread, uint32_t id) {
+    struct jf_window *window = thread->window;
+    uint32_t end = (uint32_t)(window->table.pages_used << JF_TABLE_PAGE_SHIFT);
+    for (uint32_t index = 1; index < end; index++) {
+        jf_word word = jf_word_load(jf_space_entry(&window->space, index));
+        if (jf_entry_state(word) == JF_ENTRY_PURGED && jf_entry_link(word) == id)
+            drop_entry(thread, index);
+    }
+}
+
+void jf_grow_destroy(struct jf_heap *heap) {
+    struct jf_grow *grow = &heap->u.grow;
+    struct jf_window *window = grow->window;
+    struct jf_thread *thread = jf_thread_get(window);
+    jf_os_mutex_lock(&window->mutex);
+    if (thread == NULL)
+        thread = window->fallback;
+    /* frees of this heap may wait in any thread's ring */
+    jf_thread_close_others(window);
+    for (struct jf_thread *each = window->threads; each != NULL; each = each->next) {
+        while (each != thread && !jf_thread_outside(each))
+            jf_os_yield();
+        jf_thread_drain(each);
+        jf_thread_retire(each, heap);
+    }
+    jf_local_close(&grow->long_local);
+    jf_window_relist_locked(window);
+    for (unsigned bin = 0; bin <= JF_REGION_BINS; bin++)
+        drop_list(thread, &grow->bins[bin]);
+    drop_list(thread, &grow->settled);
+    drop_list(thread, &grow->stuck[0]);
+    drop_list(thread, &grow->stuck[1]);
+    drop_list(thread, &grow->owned);
+    drop_purged(thread, grow->id);
+    struct jf_large *large = grow->large;
+    jf_thread_open_others(window);
+    window->heaps[grow->id] = NULL;
+    jf_os_mutex_unlock(&window->mutex);
+    while (large != NULL) {
+        struct jf_large *next = large->next;
+        jf_thread_enter(thread);
+        drop_entry(thread, large->index);
+        jf_thread_leave(thread);
+        jf_large_destroy(window, large);
+        large = next;
+    }
+    jf_os_mutex_finish(&heap->mutex);
+    jf_os_mutex_finish(&heap->compacting);
+    if (grow->compactor != NULL)
+        jf_arena_meta_free(window->arena, grow->compactor, grow->compactor_size);
+    jf_arena_meta_free(window->arena, heap, sizeof *heap);
+}
+
+struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload) {
+    if (payload - window->space.base < jf_arena_table_size(window->arena)) {
+        /* a purged block: the heap's id stands for its address */
+        size_t id = (payload - window->space.base) / JF_GRAIN;
+        return id < window->heap_count ? window->heaps[id] : NULL;
+    }
+    struct jf_chunk chunk = jf_arena_find(window->arena, payload);
+    if (chunk.kind == JF_CHUNK_REGION)
+        return ((struct jf_region *)chunk.owner)->heap;
+    if (chunk.kind == JF_CHUNK_LARGE)
+        return ((struct jf_large *)chunk.owner)->heap;
+    return NULL;
+}
+
+/* ------------------------------------------------------------------------------------- room */
+
+/* Takes up a region that nobody has: one with holes, or a fresh one. The window's mutex is held. */
+static bool take_region(struct jf_heap *heap, struct jf_local *local, bool fresh) {
+    uint64_t candidates = heap->u.grow.bin_mask & (((uint64_t)1 << (ADOPT_BIN_MAX + 1)) - 1);
+    if (candidates != 0 && !fresh) {
+        struct jf_region *region = heap->u.grow.bins[jf_bits_log2(candidates)];
+        jf_region_set_state(region, JF_REGION_OWNED);
+        uintptr_t first = jf_region_first(region);
+        jf_local_open(local, region, first, first);
+        local->sweep = first;
+        return true;
+    }
+    struct jf_region *region = jf_region_create(heap);
+    if (region == NULL)
+        return false;
+    jf_local_open(local, region, jf_region_first(region), jf_region_last(region));
+    local->sweep = 0;
+    return true;
+}
+
+/* What can be done without the window's mutex to make room: claim more of the hole, go to the next. */
+static bool extend(struct jf_local *local, size_t stride, unsigned align_log2) {
+    if (local->region == NULL)
+        return false;
+    uintptr_t end = jf_block_align(local->bump, align_log2) + stride;
+    if (end <= local->hole_end)
+        return end <= local->limit || jf_local_claim(local, end, 0);
+    if (local->sweep == 0)
+        return false;
+    jf_local_close(local);
+    if (!jf_local_next_hole(local, stride, align_log2))
+        return false;
+    return jf_local_claim(local, jf_block_align(local->bump, align_log2) + stride, 0);
+}
+
+/* Blocks that would skip many holes of a swept region go to a region of their own kind. */
+static struct jf_local *choose_local(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
+                                     unsigned align_log2) {
+    struct jf_local *local = jf_thread_local(thread, heap, false);
+    if (local == NULL || stride < OVERFLOW_STRIDE || local->sweep == 0)
+        return local;
+    if (jf_block_align(local->bump, align_log2) + stride <= local->hole_end)
+        return local;
+    return jf_thread_local(thread, heap, true);
+}
+
+/* A region and an entry for the thread, which is outside. False when there is no memory. */
+static bool supply(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
+                   unsigned align_log2) {
+    struct jf_window *window = thread->window;
+    if (jf_thread_local(thread, heap, false) == NULL && !jf_thread_add_local(thread, heap))
+        return false;
+    jf_os_mutex_lock(&window->mutex);
+    jf_window_relist_locked(window);
+    thread->activity++;
+    bool done = true;
+    if (!jf_table_ready(&thread->entries) && !jf_table_refill(&window->table, &thread->entries)) {
+        for (struct jf_thread *idle = window->threads; idle != NULL; idle = idle->next)
+            if (!idle->in_use)
+                jf_table_take_over(&window->table, &thread->entries, &idle->entries);
+        if (!jf_table_refill(&window->table, &thread->entries))
+            done = jf_window_add_page(window, &thread->entries) &&
+                   jf_table_refill(&window->table, &thread->entries);
+    }
+    struct jf_local *local = choose_local(thread, heap, stride, align_log2);
+    uintptr_t end = jf_block_align(local->bump, align_log2) + stride;
+    if (done && (local->region == NULL || end > local->hole_end) && local->sweep == 0) {
+        struct jf_region *old = local->region;
+        if (old != NULL) {
+            jf_local_close(local);
+            local->region = NULL;
+            jf_region_set_state(old, JF_REGION_LISTED);
+        }
+        bool fresh = local == jf_thread_local(thread, heap, true) || align_log2 > JF_ALIGN_LOG2_MIN;
+        done = take_region(heap, local, fresh);
+    } else if (done && end <= local->hole_end && !jf_local_claim(local, end, 0)) {
+        done = false; /* the heap's limit */
+    }
+    jf_os_mutex_unlock(&window->mutex);
+    return done;
+}
+
+static uintptr_t bump(struct jf_local *local, size_t stride, unsigned align_log2) {
+    uintptr_t at = jf_block_align(local->bump, align_log2);
+    if (at != local->bump) {
+        uint32_t pad = (uint32_t)(at - local->bump);
+        jf_header_store(local->bump, jf_header_hole(pad));
+        jf_word_fetch_add(&local->region->live, (jf_word)0 - pad);
+    }
+    local->bump = at + stride;
+    local->blocks++;
+    return at;
+}
+
+static inline bool fits(const struct jf_local *local, size_t stride, unsigned align_log2) {
+    return jf_block_align(local->bump, align_log2) + stride <= local->limit;
+}
+
+/* Whether an entry and room are at hand or can be made so without the window's mutex. */
+static struct jf_local *ready(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
+                              unsigned align_log2) {
+    struct jf_local *local = choose_local(thread, heap, stride, align_log2);
+    if (local == NULL)
+        return NULL;
+    if (!jf_table_ready(&thread->entries) &&
+        !jf_table_refill(&thread->window->table, &thread->entries))
+        return NULL;
+    if (fits(local, stride, align_log2) || extend(local, stride, align_log2))
+        return local;
+    return NULL;
+}
+
+uintptr_t jf_grow_place(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
+                        unsigned align_log2) {
+    for (;;) {
+        jf_thread_enter(thread);
+        struct jf_local *local = ready(thread, heap, stride, align_log2);
+        if (RM_LIKELY(local != NULL))
+            return bump(local, stride, align_log2);
+        jf_thread_leave(thread);
+        if (!supply(thread, heap, stride, align_log2))
+            return 0;
+    }
+}
+
+/* ------------------------------------------------------------------------------------- malloc */
+
+static bool needs_chunk(size_t stride, unsigned align_log2) {
+    return stride >= JF_LARGE_MIN || align_log2 > ALIGN_LOG2_REGION;
+}
+
+static rmhandle_t publish(struct jf_thread *thread, uint32_t index, uintptr_t payload) {
+    const struct jf_space *space = &thread->window->space;
+    jf_word *entry = jf_space_entry(space, index);
+    jf_word_publish_low(entry, jf_entry_low(payload - space->base, JF_ENTRY_LIVE));
+    return jf_handle_make(space, index, jf_entry_generation(jf_word_load(entry)));
+}
+
+static rmhandle_t malloc_large(struct jf_thread *thread, struct jf_heap *heap, size_t size,
+                               unsigned align_log2, bool zero) {
+    struct jf_window *window = thread->window;
+    bool is_zero;
+    struct jf_large *large = jf_large_create(heap, size, align_log2, &is_zero);
+    if (large == NULL)
+        return NULL;
+    if (zero && !is_zero)
+        memset((void *)large->address, 0, size);
+    for (;;) {
+        jf_thread_enter(thread);
+        if (jf_table_ready(&thread->entries) || jf_table_refill(&window->table, &thread->entries))
+            break;
+        jf_thread_leave(thread);
+        jf_os_mutex_lock(&window->mutex);
+        bool added = jf_window_add_page(window, &thread->entries);
+        jf_os_mutex_unlock(&window->mutex);
+        if (!added) {
+            jf_large_destroy(window, large);
+            return NULL;
+        }
+    }
+    large->index = jf_table_pop(&window->table, &thread->entries);
+    rmhandle_t handle = publish(thread, large->index, large->address);
+    jf_thread_leave(thread);
+    return handle;
+}
+
+rmhandle_t jf_grow_malloc(struct jf_heap *heap, size_t size, unsigned align_log2, bool zero) {
+    struct jf_thread *thread = jf_thread_get(heap->u.grow.window);
+    size_t stride;
+    if (thread == NULL || !jf_block_stride(size, &stride))
+        return NULL;
+    if (needs_chunk(stride, align_log2))
+        return malloc_large(thread, heap, size, align_log2, zero);
+    uintptr_t at = jf_grow_place(thread, heap, stride, align_log2);
+    if (at == 0)
+        return NULL;
+    uint32_t index = jf_table_pop(&thread->window->table, &thread->entries);
+    unsigned slack = (unsigned)(stride - JF_HEADER_SIZE - size);
+    jf_header_store(at, jf_header_make(index, stride, slack, align_log2, JF_KIND_BLOCK));
+    if (zero)
+        memset((void *)(at + JF_HEADER_SIZE), 0, size);
+    rmhandle_t handle = publish(thread, index, at + JF_HEADER_SIZE);
+    jf_thread_leave(thread);
+    return handle;
+}
+
+/* ------------------------------------------------------------------------------------- free */
+
+void jf_grow_account_block(struct jf_thread *thread, uintptr_t payload) {
+    uintptr_t at = payload - JF_HEADER_SIZE;
+    jf_word header = jf_header_load(at);
+    size_t stride = jf_header_stride(header);
+    struct jf_region *region = jf_arena_owner(thread->window->arena, at);
+    struct jf_local *local = jf_thread_local(thread, region->heap, false);
+    if (local != NULL && local->region == region && local->bump == at + stride) {
+        local->bump = at;
+        local->blocks--;
+        return;
+    }
+    jf_header_store(at, jf_header_with_kind(header, JF_KIND_DEAD));
+    jf_region_account(thread->window, region, (uint32_t)stride, 1);
+}
+
+struct jf_large *jf_grow_large_at(struct jf_window *window, uintptr_t payload) {
+    if ((payload & (JF_UNIT_SIZE - 1)) != 0)
+        return NULL;
+    struct jf_chunk chunk = jf_arena_find(window->arena, payload);
+    return chunk.kind == JF_CHUNK_LARGE && chunk.address == payload ? chunk.owner : NULL;
+}
+
+/* The thread for a free: its own, or the shared one with the window's mutex held. */
+static struct jf_thread *begin_free(struct jf_window *window) {
+    struct jf_thread *thread = jf_thread_get(window);
+    if (thread != NULL) {
+        jf_thread_enter(thread);
+        return thread;
+    }
+    jf_os_mutex_lock(&window->mutex);
+    return window->fallback;
+}
+
+static void end_free(struct jf_thread *thread) {
+    struct jf_window *window = thread->window;
+    if (thread == window->fallback) {
+        jf_thread_drain(thread);
+        jf_os_mutex_unlock(&window->mutex);
+    } else {
+        jf_thread_leave(thread);
+    }
+    if (jf_window_must_relist(window))
+        jf_window_relist(window);
+}
+
+static void free_apart(struct jf_window *window, uint32_t index, struct jf_large *large) {
+    bool retire = large != NULL && large->heap->options.retire;
+    if (large != NULL)
+        jf_large_destroy(window, large);
+    struct jf_thread *thread = begin_free(window);
+    jf_table_push(&window->table, &thread->entries, index, retire);
+    end_free(thread);
+}
+
+void jf_grow_freed(struct jf_window *window, uint32_t index, jf_word word) {
+    uintptr_t payload = jf_space_address(&window->space, word);
+    struct jf_large *large = jf_grow_large_at(window, payload);
+    if (large != NULL || jf_entry_state(word) == JF_ENTRY_PURGED) {
+        free_apart(window, index, large);
+        return;
+    }
+    struct jf_thread *thread = begin_free(window);
+    thread->ring[thread->ring_count++] = index;
+    if (thread->ring_count == JF_RING_SIZE)
+        jf_thread_drain(thread);
+    end_free(thread);
+}

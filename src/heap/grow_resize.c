@@ -1,0 +1,286 @@
+/* The growing profile: what gives one block another place or size outside compaction: resizing, long
+ * locks, purging. The caller has made the entry RESIZING, or it is done here.
+ */
+#include "heap/region.h"
+
+#include <string.h>
+
+/* Where a block lies and how large it is. */
+struct place {
+    struct jf_heap *heap;
+    struct jf_large *large; /* NULL: in a region */
+    uintptr_t payload;      /* 0: purged, no memory */
+    jf_word header;         /* in a region */
+    size_t size;
+    unsigned align_log2;
+    unsigned priority; /* to be purged */
+};
+
+static struct place find_place(struct jf_window *window, uint32_t index) {
+    jf_word word = jf_word_load(jf_space_entry(&window->space, index));
+    struct place place = {.payload = jf_space_address(&window->space, word),
+                          .align_log2 = JF_ALIGN_LOG2_MIN};
+    place.heap = jf_grow_heap_at(window, place.payload);
+    if (jf_entry_offset(word) < jf_arena_table_size(window->arena)) {
+        place.payload = 0;
+        return place;
+    }
+    place.large = jf_grow_large_at(window, place.payload);
+    if (place.large != NULL) {
+        place.size = place.large->size;
+        place.align_log2 = place.large->align_log2;
+        place.priority = place.large->priority;
+        return place;
+    }
+    place.header = jf_header_load(place.payload - JF_HEADER_SIZE);
+    place.size = jf_header_stride(place.header) - JF_HEADER_SIZE - jf_header_slack(place.header);
+    place.align_log2 = jf_header_align_log2(place.header);
+    place.priority = jf_header_priority(place.header);
+    return place;
+}
+
+static void set_live(struct jf_window *window, uint32_t index, uintptr_t payload) {
+    jf_word_publish_low(jf_space_entry(&window->space, index),
+                        jf_entry_low(payload - window->space.base, JF_ENTRY_LIVE));
+}
+
+/* Accounts for memory that no entry names any more. */
+static void release(struct jf_window *window, struct jf_thread *thread, const struct place *old) {
+    if (old->large != NULL) {
+        jf_large_destroy(window, old->large);
+    } else if (old->payload != 0) {
+        jf_thread_enter(thread);
+        jf_grow_account_block(thread, old->payload);
+        jf_thread_leave(thread);
+    }
+}
+
+/* The header of a block with a new size, and the dead tail if there is one. The tail's header first: a
+ * walker finds a valid chain at any moment. */
+static void shrink_in_region(struct jf_window *window, const struct place *old, size_t stride,
+                             size_t size) {
+    uintptr_t at = old->payload - JF_HEADER_SIZE;
+    size_t tail = jf_header_stride(old->header) - stride;
+    if (tail != 0)
+        jf_header_store(at + stride, jf_header_hole(tail));
+    jf_header_store(at, jf_header_make(jf_header_index(old->header), stride,
+                                       (unsigned)(stride - JF_HEADER_SIZE - size), old->align_log2,
+                                       jf_header_kind(old->header)));
+    if (tail != 0)
+        jf_region_account(window, jf_arena_owner(window->arena, at), (uint32_t)tail, 0);
+}
+
+/* A block that ends where the calling thread bumps grows into the thread's hole. */
+static bool grow_at_bump(struct jf_thread *thread, const struct place *old, size_t stride,
+                         size_t size) {
+    uintptr_t at = old->payload - JF_HEADER_SIZE;
+    bool done = false;
+    jf_thread_enter(thread);
+    for (unsigned i = 0; i < 2 && !done; i++) {
+        struct jf_local *local = jf_thread_local(thread, old->heap, i != 0);
+        if (local == NULL || local->region == NULL ||
+            local->bump != at + jf_header_stride(old->header))
+            continue;
+        if (at + stride > local->limit && !jf_local_claim(local, at + stride, 0))
+            continue;
+        local->bump = at + stride;
+        jf_header_store(at, jf_header_make(jf_header_index(old->header), stride,
+                                           (unsigned)(stride - JF_HEADER_SIZE - size),
+                                           old->align_log2, jf_header_kind(old->header)));
+        done = true;
+    }
+    jf_thread_leave(thread);
+    return done;
+}
+
+/* New memory for the block, contents copied, entry LIVE there. */
+static bool replace(struct jf_window *window, struct jf_thread *thread, uint32_t index,
+                    const struct place *old, size_t size, size_t stride) {
+    size_t keep = old->size < size ? old->size : size;
+    const void *source = (const void *)old->payload;
+    if (stride >= JF_LARGE_MIN || old->align_log2 > JF_PAGE_SHIFT) {
+        struct jf_large *large = jf_large_create(old->heap, size, old->align_log2, NULL);
+        if (large == NULL)
+            return false;
+        large->index = index;
+        large->priority = old->priority;
+        if (keep != 0)
+            memcpy((void *)large->address, source, keep);
+        set_live(window, index, large->address);
+        return true;
+    }
+    uintptr_t at = jf_grow_place(thread, old->heap, stride, old->align_log2);
+    if (at == 0)
+        return false;
+    jf_header_store(at, jf_header_make(index, stride, (unsigned)(stride - JF_HEADER_SIZE - size),
+                                       old->align_log2, JF_KIND_BLOCK | old->priority));
+    if (keep != 0)
+        memcpy((void *)(at + JF_HEADER_SIZE), source, keep);
+    set_live(window, index, at + JF_HEADER_SIZE);
+    jf_thread_leave(thread);
+    return true;
+}
+
+bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, bool in_place) {
+    struct jf_thread *thread = jf_thread_get(window);
+    struct place old = find_place(window, index);
+    size_t stride;
+    if (thread == NULL || !jf_block_stride(size, &stride))
+        return false;
+    if (old.large != NULL && stride >= JF_LARGE_MIN &&
+        jf_large_resize(window, old.large, size)) {
+        set_live(window, index, old.payload);
+        return true;
+    }
+    if (old.large == NULL && old.payload != 0 && stride < JF_LARGE_MIN) {
+        size_t now = jf_header_stride(old.header);
+        if (stride <= now)
+            shrink_in_region(window, &old, stride, size);
+        if (stride <= now || grow_at_bump(thread, &old, stride, size)) {
+            set_live(window, index, old.payload);
+            return true;
+        }
+    }
+    if (in_place || !replace(window, thread, index, &old, size, stride))
+        return false;
+    release(window, thread, &old);
+    if (jf_window_must_relist(window))
+        jf_window_relist(window);
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------- long locks */
+
+/* Room in the heap's region for long locks. The window's mutex is held. */
+static uintptr_t place_long(struct jf_heap *heap, size_t stride, unsigned align_log2) {
+    struct jf_local *local = &heap->u.grow.long_local;
+    uintptr_t at = jf_block_align(local->bump, align_log2);
+    if (local->region == NULL || at + stride > local->hole_end) {
+        struct jf_region *old = local->region;
+        jf_local_close(local);
+        local->region = NULL;
+        if (old != NULL)
+            jf_region_set_state(old, JF_REGION_LISTED);
+        struct jf_region *region = jf_region_create(heap);
+        if (region == NULL)
+            return 0;
+        jf_local_open(local, region, jf_region_first(region), jf_region_last(region));
+        at = jf_block_align(local->bump, align_log2);
+    }
+    if (at + stride > local->limit && !jf_local_claim(local, at + stride, 0))
+        return 0;
+    if (at != local->bump) {
+        jf_header_store(local->bump, jf_header_hole(at - local->bump));
+        jf_word_fetch_add(&local->region->live, (jf_word)0 - (uint32_t)(at - local->bump));
+    }
+    local->bump = at + stride;
+    local->blocks++;
+    jf_local_make_walkable(local);
+    return at;
+}
+
+void jf_grow_settle_long(struct jf_window *window, uint32_t index) {
+    struct jf_thread *thread = jf_thread_get(window);
+    struct place old = find_place(window, index);
+    if (thread == NULL || old.payload == 0 || old.large != NULL)
+        goto stay;
+    size_t stride = jf_header_stride(old.header);
+    jf_os_mutex_lock(&window->mutex);
+    struct jf_region *region = jf_arena_owner(window->arena, old.payload);
+    uintptr_t at = 0;
+    if (region != old.heap->u.grow.long_local.region)
+        at = place_long(old.heap, stride, old.align_log2);
+    if (at != 0) {
+        memcpy((void *)(at + JF_HEADER_SIZE), (const void *)old.payload, old.size);
+        jf_header_store(at, old.header);
+    }
+    jf_os_mutex_unlock(&window->mutex);
+    if (at == 0)
+        goto stay;
+    set_live(window, index, at + JF_HEADER_SIZE);
+    release(window, thread, &old);
+    return;
+stay:
+    jf_word_publish_low(
+        jf_space_entry(&window->space, index),
+        (jf_word_load(jf_space_entry(&window->space, index)) & JF_ENTRY_ADDRESS_MASK) |
+            JF_ENTRY_LIVE);
+}
+
+/* ------------------------------------------------------------------------------------- purging */
+
+/* Takes an unlocked LIVE entry that points to `payload` out of use; false when it is not so. */
+static bool claim_unlocked(struct jf_window *window, uint32_t index, uintptr_t payload) {
+    jf_word *entry = jf_space_entry(&window->space, index);
+    jf_word word = jf_word_load(entry);
+    while (jf_entry_state(word) == JF_ENTRY_LIVE && jf_entry_count(word) == 0 &&
+           jf_space_address(&window->space, word) == payload)
+        if (jf_word_compare_swap(entry, &word,
+                                 (word & ~JF_ENTRY_STATE_MASK) | JF_ENTRY_RESIZING))
+            return true;
+    return false;
+}
+
+static void set_purged(struct jf_window *window, struct jf_heap *heap, uint32_t index) {
+    jf_word_publish_low(jf_space_entry(&window->space, index),
+                        jf_entry_low((uint64_t)heap->u.grow.id * JF_GRAIN, JF_ENTRY_PURGED));
+}
+
+/* Empties the region's blocks of this priority. Nobody has the region; the window's mutex is held. */
+static bool purge_region(struct jf_window *window, struct jf_region *region, unsigned priority) {
+    struct jf_step step;
+    bool purged = false;
+    uintptr_t at = jf_region_first(region);
+    for (; at < jf_region_last(region) && jf_block_step(at, &step); at += step.stride) {
+        uint32_t index = jf_header_index(step.header);
+        if (step.hole || jf_header_kind(step.header) != (JF_KIND_BLOCK | priority) ||
+            !claim_unlocked(window, index, step.payload))
+            continue;
+        set_purged(window, region->heap, index);
+        jf_header_store(at, jf_header_with_kind(step.header, JF_KIND_DEAD));
+        jf_region_account(window, region, (uint32_t)step.stride, 1);
+        purged = true;
+    }
+    return purged;
+}
+
+static bool purge_list(struct jf_window *window, struct jf_region *list, unsigned priority) {
+    bool purged = false;
+    for (; list != NULL; list = list->next)
+        purged |= purge_region(window, list, priority);
+    return purged;
+}
+
+static struct jf_large *purge_large(struct jf_window *window, struct jf_heap *heap,
+                                    unsigned priority) {
+    struct jf_large *large = heap->u.grow.large;
+    while (large != NULL && (large->priority != priority ||
+                             !claim_unlocked(window, large->index, large->address)))
+        large = large->next;
+    return large;
+}
+
+bool jf_grow_purge_one(struct jf_heap *heap, unsigned priority) {
+    struct jf_grow *grow = &heap->u.grow;
+    struct jf_window *window = grow->window;
+    bool purged = false;
+    jf_os_mutex_lock(&window->mutex);
+    if (jf_thread_self() != NULL)
+        jf_thread_retire(jf_thread_self(), heap);
+    for (unsigned bin = 0; bin <= JF_REGION_BINS && !purged; bin++)
+        purged = purge_list(window, grow->bins[bin], priority);
+    if (!purged)
+        purged = purge_list(window, grow->settled, priority) |
+                 purge_list(window, grow->stuck[0], priority) |
+                 purge_list(window, grow->stuck[1], priority);
+    struct jf_large *large = purged ? NULL : purge_large(window, heap, priority);
+    jf_window_relist_locked(window);
+    jf_os_mutex_unlock(&window->mutex);
+    if (large != NULL) {
+        uint32_t index = large->index;
+        jf_large_destroy(window, large);
+        set_purged(window, heap, index);
+        purged = true;
+    }
+    return purged;
+}

@@ -1,0 +1,123 @@
+/* Large blocks of the growing profile: each has a chunk of its own and is never moved by the compactor,
+ * since its pages serve nobody else. The descriptor lies apart, so the pages are all payload.
+ */
+#include "heap/region.h"
+
+#include <string.h>
+
+enum { TRIM_KEEP = 2 * 1024 * 1024 }; /* shrinking by less than this keeps the chunk's order */
+
+static bool chunk_order(size_t size, unsigned align_log2, unsigned *ret_order) {
+    size_t bytes;
+    if (!jf_bits_add(size, JF_PAGE_SIZE - 1, &bytes) || bytes > (size_t)1 << 46)
+        return false;
+    unsigned log2 = jf_bits_log2_up(bytes);
+    if (log2 < align_log2)
+        log2 = align_log2;
+    *ret_order = log2 <= JF_UNIT_SHIFT ? 0 : log2 - JF_UNIT_SHIFT;
+    return *ret_order < JF_ARENA_ORDERS;
+}
+
+static size_t whole_pages(size_t size) {
+    return size == 0 ? JF_PAGE_SIZE : jf_bits_round_up(size, JF_PAGE_SIZE);
+}
+
+static void link_large(struct jf_large *large) {
+    struct jf_grow *grow = &large->heap->u.grow;
+    jf_os_mutex_lock(&grow->window->mutex);
+    large->next = grow->large;
+    if (grow->large != NULL)
+        grow->large->previous = large;
+    grow->large = large;
+    grow->large_count++;
+    grow->large_bytes += large->committed;
+    jf_os_mutex_unlock(&grow->window->mutex);
+}
+
+struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, unsigned align_log2,
+                                 bool *ret_zero) {
+    struct jf_window *window = heap->u.grow.window;
+    unsigned order;
+    if (!chunk_order(size, align_log2, &order))
+        return NULL;
+    size_t committed = whole_pages(size);
+    if (!jf_heap_commit(heap, committed, 0))
+        return NULL;
+    struct jf_large *large = jf_arena_meta_alloc(window->arena, sizeof *large);
+    if (large == NULL)
+        goto fail;
+    large->heap = heap;
+    large->size = size;
+    large->committed = committed;
+    large->align_log2 = align_log2;
+    large->order = order;
+    large->address = jf_arena_alloc(window->arena, order, JF_CHUNK_LARGE, large, ret_zero);
+    if (large->address == 0)
+        goto fail;
+    link_large(large);
+    return large;
+fail:
+    if (large != NULL)
+        jf_arena_meta_free(window->arena, large, sizeof *large);
+    jf_heap_uncommit(heap, committed);
+    return NULL;
+}
+
+void jf_large_destroy(struct jf_window *window, struct jf_large *large) {
+    struct jf_grow *grow = &large->heap->u.grow;
+    jf_os_mutex_lock(&window->mutex);
+    if (large->previous != NULL)
+        large->previous->next = large->next;
+    else
+        grow->large = large->next;
+    if (large->next != NULL)
+        large->next->previous = large->previous;
+    grow->large_count--;
+    grow->large_bytes -= large->committed;
+    jf_os_mutex_unlock(&window->mutex);
+    jf_heap_uncommit(large->heap, large->committed);
+    jf_arena_free(window->arena, large->address, large->committed);
+    jf_arena_meta_free(window->arena, large, sizeof *large);
+}
+
+static void count_change(struct jf_large *large, size_t committed) {
+    struct jf_grow *grow = &large->heap->u.grow;
+    jf_os_mutex_lock(&grow->window->mutex);
+    grow->large_bytes += committed - large->committed;
+    large->committed = committed;
+    jf_os_mutex_unlock(&grow->window->mutex);
+}
+
+bool jf_large_resize(struct jf_window *window, struct jf_large *large, size_t size) {
+    unsigned order;
+    if (!chunk_order(size, large->align_log2, &order))
+        return false;
+    size_t committed = whole_pages(size);
+    if (committed > large->committed) {
+        if (!jf_heap_commit(large->heap, committed - large->committed, 0))
+            return false;
+        if (order > large->order && !jf_arena_extend(window->arena, large->address, order)) {
+            jf_heap_uncommit(large->heap, committed - large->committed);
+            return false;
+        }
+        if (order > large->order)
+            large->order = order;
+    } else if (committed < large->committed) {
+        size_t saved = large->committed - committed;
+        if (order < large->order && saved >= TRIM_KEEP) {
+            jf_arena_shrink(window->arena, large->address, order, large->committed);
+            large->order = order;
+            size_t chunk = JF_UNIT_SIZE << order;
+            if (chunk > committed)
+                jf_os_give_back(large->address + committed,
+                                (chunk < large->committed ? chunk : large->committed) - committed);
+        } else {
+            jf_os_give_back(large->address + committed, saved);
+        }
+        jf_heap_uncommit(large->heap, saved);
+    }
+    large->size = size;
+    if (committed != large->committed)
+        count_change(large, committed);
+    return true;
+}
