@@ -1,0 +1,94 @@
+/* Memory and time of the replayer's own process. Nothing here allocates, so that measuring does not
+ * disturb what is measured. */
+#include "measure.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+static int rollup_file = -1;
+static int status_file = -1;
+
+int measure_open(void) {
+    rollup_file = open("/proc/self/smaps_rollup", O_RDONLY | O_CLOEXEC);
+    status_file = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    return rollup_file < 0 || status_file < 0 ? -1 : 0;
+}
+
+/* The number of KiB after `key` in a file of /proc, in bytes; -1 when it is not there. */
+static int64_t read_kib(int file, const char *key) {
+    char text[4096];
+    ssize_t size = pread(file, text, sizeof text - 1, 0);
+    if (size <= 0)
+        return -1;
+    text[size] = '\0';
+    const char *found = strstr(text, key);
+    return found != NULL ? (int64_t)strtoll(found + strlen(key), NULL, 10) * 1024 : -1;
+}
+
+int64_t measure_resident(void) {
+    return read_kib(rollup_file, "\nRss:");
+}
+
+int64_t measure_resident_peak(void) {
+    return read_kib(status_file, "\nVmHWM:");
+}
+
+int measure_reset_peak(void) {
+    int file = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+    if (file < 0)
+        return -1;
+    ssize_t written = write(file, "5", 1);
+    close(file);
+    return written == 1 ? 0 : -1;
+}
+
+static uint64_t read_clock(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t measure_wall_ns(void) {
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+uint64_t measure_cpu_ns(void) {
+    return read_clock(CLOCK_THREAD_CPUTIME_ID);
+}
+
+void *measure_map(size_t size) {
+    void *memory = mmap(NULL, size != 0 ? size : 1, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static int compare_times(const void *left, const void *right) {
+    uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+    return (a > b) - (a < b);
+}
+
+/* The smallest of the sorted times that at least `share` of all do not exceed. */
+static double at_rank(const uint64_t *times, size_t count, double share) {
+    double exact = share * (double)count;
+    size_t rank = (size_t)exact;
+    if ((double)rank < exact)
+        rank++;
+    return (double)times[rank != 0 ? rank - 1 : 0] / 1e3;
+}
+
+struct replay_percentiles measure_percentiles(uint64_t *times, size_t count) {
+    struct replay_percentiles result = {0};
+    if (count == 0)
+        return result;
+    qsort(times, count, sizeof *times, compare_times);
+    for (size_t i = 0; i < count; i++)
+        result.total_us += (double)times[i] / 1e3;
+    result.p50_us = at_rank(times, count, 0.5);
+    result.p99_us = at_rank(times, count, 0.99);
+    result.max_us = (double)times[count - 1] / 1e3;
+    return result;
+}

@@ -1,0 +1,30 @@
+/* What the replayer measures of its own process: memory and time. */
+#ifndef STEVE_MEASURE_H
+#define STEVE_MEASURE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "replay.h"
+
+/* Opens the files of /proc, before the first measurement. -1 with errno set when they are not there. */
+int measure_open(void);
+
+/* Resident bytes of this process now, exact (the sum over its mappings). */
+int64_t measure_resident(void);
+
+/* Most resident bytes since measure_reset_peak. */
+int64_t measure_resident_peak(void);
+int measure_reset_peak(void);
+
+/* Nanoseconds, of the wall clock and of this thread's use of the processor. */
+uint64_t measure_wall_ns(void);
+uint64_t measure_cpu_ns(void);
+
+/* Memory that no allocator under test knows of, zero and present. NULL when there is none. */
+void *measure_map(size_t size);
+
+/* Percentiles (nearest rank) of times in nanoseconds. Sorts `times`. All 0 when count is 0. */
+struct replay_percentiles measure_percentiles(uint64_t *times, size_t count);
+
+#endif

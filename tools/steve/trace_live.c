@@ -1,0 +1,121 @@
+/* The set of live blocks while a trace is followed. */
+#include "trace_live.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { CAPACITY_MIN = 1024 };
+
+int trace_live_init(struct trace_live *live, uint64_t capacity) {
+    memset(live, 0, sizeof *live);
+    live->capacity = capacity < CAPACITY_MIN ? CAPACITY_MIN : capacity;
+    live->blocks = mmap(NULL, live->capacity * sizeof *live->blocks, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (live->blocks == MAP_FAILED)
+        live->blocks = NULL;
+    return live->blocks != NULL ? 0 : -1;
+}
+
+void trace_live_finish(struct trace_live *live) {
+    if (live->blocks != NULL)
+        munmap(live->blocks, live->capacity * sizeof *live->blocks);
+    live->blocks = NULL;
+}
+
+static int grow(struct trace_live *live) {
+    size_t size = live->capacity * sizeof *live->blocks;
+    void *blocks = mremap(live->blocks, size, 2 * size, MREMAP_MAYMOVE);
+    if (blocks == MAP_FAILED)
+        return -1;
+    live->blocks = blocks;
+    live->capacity *= 2;
+    return 0;
+}
+
+static int fail(struct trace_error *error, const char *before, uint64_t value, const char *after) {
+    snprintf(error->text, sizeof error->text, "%s%llu%s", before, (unsigned long long)value, after);
+    return -1;
+}
+
+static void set_live(struct trace_live *live, uint64_t bytes, uint64_t blocks) {
+    live->live_bytes = bytes;
+    live->live_blocks = blocks;
+    if (bytes > live->totals.peak_live_bytes)
+        live->totals.peak_live_bytes = bytes;
+    if (blocks > live->totals.peak_live_blocks)
+        live->totals.peak_live_blocks = blocks;
+    live->totals.end_live_bytes = bytes;
+    live->totals.end_live_blocks = blocks;
+}
+
+static int apply_allocation(struct trace_live *live, struct trace_event *event,
+                            struct trace_error *error) {
+    struct trace_totals *totals = &live->totals;
+    if (event->block > totals->block_numbers)
+        return fail(error, "block number ", event->block, " skips unused ones");
+    if (event->block >= live->capacity && grow(live) != 0)
+        return fail(error, "no memory for a table of ", event->block, " blocks");
+    struct trace_live_block *block = &live->blocks[event->block];
+    if (block->size != 0)
+        return fail(error, "block ", event->block, " is allocated but live already");
+    if (event->block == totals->block_numbers)
+        totals->block_numbers++;
+    block->size = event->size + 1;
+    block->serial = event->serial = ++live->serials;
+    event->old_size = 0;
+    totals->allocations++;
+    totals->total_bytes += event->size;
+    set_live(live, live->live_bytes + event->size, live->live_blocks + 1);
+    return 0;
+}
+
+static int apply_change(struct trace_live *live, struct trace_event *event,
+                        struct trace_error *error) {
+    struct trace_totals *totals = &live->totals;
+    if (event->block >= totals->block_numbers || live->blocks[event->block].size == 0)
+        return fail(error, "block ", event->block,
+                    event->op == TRACE_FREE ? " is freed but not live"
+                                            : " is reallocated but not live");
+    struct trace_live_block *block = &live->blocks[event->block];
+    event->old_size = block->size - 1;
+    event->serial = block->serial;
+    uint64_t bytes = live->live_bytes - event->old_size;
+    if (event->op == TRACE_FREE) {
+        block->size = 0;
+        totals->frees++;
+        set_live(live, bytes, live->live_blocks - 1);
+    } else {
+        block->size = event->size + 1;
+        totals->reallocations++;
+        if (event->size > event->old_size)
+            totals->total_bytes += event->size - event->old_size;
+        set_live(live, bytes + event->size, live->live_blocks);
+    }
+    return 0;
+}
+
+int trace_live_apply(struct trace_live *live, struct trace_event *event, struct trace_error *error) {
+    int result;
+    if (event->op == TRACE_FREE || event->op == TRACE_REALLOC)
+        result = apply_change(live, event, error);
+    else if (event->op != TRACE_EXEC)
+        result = apply_allocation(live, event, error);
+    else if (live->live_blocks != 0)
+        result = fail(error, "another program begins while ", live->live_blocks, " blocks are live");
+    else
+        result = 0;
+    if (result == 0) {
+        live->totals.events++;
+        live->totals.duration_us = event->time_us;
+        if (event->thread >= live->totals.threads)
+            live->totals.threads = (uint64_t)event->thread + 1;
+    }
+    return result;
+}
+
+uint64_t trace_live_size(const struct trace_live *live, uint32_t block, int *ret_live) {
+    uint64_t size = block < live->totals.block_numbers ? live->blocks[block].size : 0;
+    *ret_live = size != 0;
+    return size != 0 ? size - 1 : 0;
+}
