@@ -48,9 +48,4 @@ rm_compact_status jf_slide(struct jf_compaction *compaction);
 /* evacuate.c: a growing heap. */
 rm_compact_status jf_evacuate(struct jf_compaction *compaction);
 
-/* Gives back what the compactor of a growing heap holds between calls (regions, gaps), so that it may
- * be allocated from. The heap's `compacting` mutex is held. */
-void jf_evacuate_flush(struct jf_heap *heap);
-void jf_evacuate_finish(struct jf_heap *heap);
-
 #endif

@@ -431,6 +431,8 @@ void jf_thread_drain(struct jf_thread *thread);
 /* Gives the thread's regions of `heap` (NULL: of all) back to their heaps' lists. As above, and the
  * window's mutex held. */
 void jf_thread_retire(struct jf_thread *thread, struct jf_heap *heap);
+/* The same for one of its regions. */
+void jf_thread_retire_local(struct jf_local *local);
 /* Closes all other threads (window's mutex held), so that each with `inside` 0 may be worked on. */
 void jf_thread_close_others(struct jf_window *window);
 void jf_thread_open_others(struct jf_window *window);
@@ -462,9 +464,12 @@ enum jf_access jf_access_deref(struct jf_space *space, struct jf_heap *fixed_hea
 /* Address without a promise. */
 enum jf_access jf_access_peek(struct jf_space *space, uint32_t index, rmhandle_t handle,
                               void **ret_pointer);
-/* Makes the entry RESIZING (exclusive); *ret_word is the word before. A locked one: LOCKED. */
+/* Makes the entry RESIZING (exclusive); *ret_word is the word before. A locked one too, it keeps its
+ * count: LOCKED, and it must not move. */
 enum jf_access jf_access_claim(struct jf_space *space, uint32_t index, rmhandle_t handle,
                                jf_word *ret_word);
+/* Gives such an entry up as it was: LIVE or PURGED. */
+void jf_access_unclaim(struct jf_space *space, uint32_t index, jf_word before);
 /* Makes the entry PENDING with the next generation. */
 enum jf_access jf_access_free(struct jf_space *space, uint32_t index, rmhandle_t handle,
                               jf_word *ret_word);

@@ -110,7 +110,7 @@ void jf_thread_drain(struct jf_thread *thread) {
     thread->ring_count = 0;
 }
 
-static void retire_local(struct jf_local *local) {
+void jf_thread_retire_local(struct jf_local *local) {
     struct jf_region *region = local->region;
     if (region == NULL)
         return;
@@ -127,7 +127,7 @@ static void retire_local(struct jf_local *local) {
 void jf_thread_retire(struct jf_thread *thread, struct jf_heap *heap) {
     for (uint32_t i = 0; i < 2 * thread->local_count; i++)
         if (heap == NULL || i / 2 == heap->u.grow.id)
-            retire_local(&thread->locals[i]);
+            jf_thread_retire_local(&thread->locals[i]);
 }
 
 void jf_thread_close_others(struct jf_window *window) {

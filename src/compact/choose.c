@@ -1,0 +1,95 @@
+/* Choosing what to move in a growing heap: sparsest regions first, by lists that freeing keeps in order,
+ * so that nothing is searched; and letting go of regions when a compaction is through. Nothing is moved.
+ */
+#include "compact/compactor.h"
+
+enum {
+    WASTE_MIN = 2 << JF_PAGE_SHIFT, /* bytes of dead memory below which a region is left alone */
+    WASTE_SHARE = 32,               /* and below this part of its memory */
+};
+
+static size_t waste(const struct jf_region *region) {
+    size_t committed = jf_region_committed(region);
+    size_t live = jf_region_live_bytes(region);
+    return committed > live ? committed - live : 0;
+}
+
+bool jf_choose_is_sparse(const struct jf_region *region) {
+    size_t dead = waste(region);
+    return dead >= WASTE_MIN && dead * WASTE_SHARE >= jf_region_committed(region);
+}
+
+struct jf_region *jf_choose_source(struct jf_heap *heap, unsigned most, bool *ret_more) {
+    struct jf_grow *grow = &heap->u.grow;
+    struct jf_region *chosen = NULL;
+    *ret_more = false;
+    jf_os_mutex_lock(&grow->window->mutex);
+    jf_window_relist_locked(grow->window);
+    while (chosen == NULL && grow->bin_mask != 0) {
+        struct jf_region *region = grow->bins[jf_bits_lowest(grow->bin_mask)];
+        if (jf_choose_is_sparse(region)) {
+            jf_region_set_state(region, JF_REGION_HELD);
+            chosen = region;
+        } else if (most-- == 0) {
+            *ret_more = true;
+            break;
+        } else {
+            region->settled_live = (uint32_t)jf_region_live_bytes(region);
+            jf_region_set_state(region, JF_REGION_SETTLED);
+        }
+    }
+    jf_os_mutex_unlock(&grow->window->mutex);
+    return chosen;
+}
+
+static bool witness_is_locked(const struct jf_heap *heap, const struct jf_region *region) {
+    jf_word word = jf_word_load(jf_space_entry(heap->space, region->witness));
+    uintptr_t payload = jf_space_address(heap->space, word);
+    return jf_entry_state(word) == JF_ENTRY_LIVE && jf_entry_count(word) != 0 &&
+           payload > region->start && payload < region->end;
+}
+
+bool jf_choose_retry_stuck(struct jf_heap *heap, unsigned most) {
+    struct jf_grow *grow = &heap->u.grow;
+    jf_os_mutex_lock(&grow->window->mutex);
+    struct jf_region *region;
+    while ((region = grow->stuck[grow->stuck_turn]) != NULL && most > 0) {
+        most--;
+        bool retry = !witness_is_locked(heap, region);
+        jf_region_set_state(region, retry ? JF_REGION_LISTED : JF_REGION_STUCK);
+    }
+    bool done = region == NULL;
+    if (done)
+        grow->stuck_turn ^= 1;
+    jf_os_mutex_unlock(&grow->window->mutex);
+    return done;
+}
+
+void jf_choose_settle(struct jf_heap *heap, const struct jf_region *except) {
+    struct jf_grow *grow = &heap->u.grow;
+    jf_os_mutex_lock(&grow->window->mutex);
+    struct jf_region *next;
+    for (struct jf_region *region = grow->owned; region != NULL; region = next) {
+        next = region->next;
+        if (region->state != JF_REGION_HELD || region == except)
+            continue;
+        bool stuck = region->witness != 0 && jf_choose_is_sparse(region);
+        region->settled_live = (uint32_t)jf_region_live_bytes(region);
+        region->settled_call = heap->calls;
+        region->pinned_dead = stuck ? (uint32_t)waste(region) : 0;
+        jf_region_set_state(region, stuck ? JF_REGION_STUCK : JF_REGION_SETTLED);
+    }
+    jf_os_mutex_unlock(&grow->window->mutex);
+}
+
+uint64_t jf_choose_pinned(struct jf_heap *heap) {
+    struct jf_grow *grow = &heap->u.grow;
+    uint64_t bytes = 0;
+    jf_os_mutex_lock(&grow->window->mutex);
+    for (unsigned turn = 0; turn < 2; turn++)
+        for (const struct jf_region *region = grow->stuck[turn]; region != NULL;
+             region = region->next)
+            bytes += region->pinned_dead;
+    jf_os_mutex_unlock(&grow->window->mutex);
+    return bytes;
+}
