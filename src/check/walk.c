@@ -62,6 +62,8 @@ bool jf_walk_parts(const struct jf_hold *hold, jf_part_fn *visit, void *context)
         if (!walk_list(hold, grow->bins[bin], visit, context))
             return false;
     return walk_list(hold, grow->settled, visit, context) &&
+           walk_list(hold, grow->stuck[0], visit, context) &&
+           walk_list(hold, grow->stuck[1], visit, context) &&
            walk_list(hold, grow->owned, visit, context);
 }
 
