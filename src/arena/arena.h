@@ -86,9 +86,10 @@ struct jf_chunk jf_arena_find(const struct jf_arena *arena, uintptr_t address);
 /* As jf_arena_find, only the owner, for an address known to lie in a living chunk. */
 void *jf_arena_owner(const struct jf_arena *arena, uintptr_t address);
 
-/* Gives back memory of freed chunks until at most `keep` dirty bytes are left, at most `most_chunks`
- * chunks in this call (0 = all). Returns bytes given back. */
-size_t jf_arena_purge(struct jf_arena *arena, size_t keep, unsigned most_chunks);
+/* Gives back memory of freed chunks, oldest first, until at most `keep` dirty bytes are left or
+ * `most_bytes` are given back in this call (0 = no such limit); a chunk may be given back in parts. Returns
+ * bytes given back. */
+size_t jf_arena_purge(struct jf_arena *arena, size_t keep, size_t most_bytes);
 
 /* Bytes of freed chunks that may still hold memory, and how many may be left so (8 MiB at first; a lower
  * limit gives back at once). */

@@ -64,6 +64,7 @@ void jf_dirty_put(struct jf_arena *arena, size_t unit, unsigned order, size_t di
         jf_dirty_merge(arena, unit, order);
         return;
     }
+    dirty_size = jf_bits_round_up(dirty_size, jf_os_page_size());
     /* Until it has a place in the list the chunk is out of everybody's reach. */
     arena->units[unit].stale = dirty_size;
     arena->giving++;
@@ -125,14 +126,45 @@ bool jf_dirty_flush_range(struct jf_arena *arena, size_t first, size_t end) {
     return false;
 }
 
-size_t jf_arena_purge(struct jf_arena *arena, size_t keep, unsigned most_chunks) {
-    size_t given = 0;
-    unsigned chunks = 0;
+/* Gives back the upper part of the oldest chunk's memory and keeps it in the list, as the oldest. Drops
+ * the mutex. */
+static size_t give_part(struct jf_arena *arena, size_t size) {
+    struct jf_dirty_chunk chunk = take_at(arena, 0);
+    size_t left = arena->units[chunk.unit].stale - size;
+    arena->giving++;
+    mark(arena, chunk.unit, jf_map_byte(JF_MAP_GIVING, chunk.order));
+    jf_os_mutex_unlock(&arena->mutex);
+    jf_os_give_back(jf_unit_address(arena, chunk.unit) + left, size);
     jf_os_mutex_lock(&arena->mutex);
-    while (arena->dirty_count != 0 && jf_arena_dirty(arena) > keep &&
-           (most_chunks == 0 || chunks < most_chunks)) {
-        given += give_at(arena, 0);
-        chunks++;
+    arena->giving--;
+    arena->units[chunk.unit].stale = left;
+    if (arena->dirty_count == JF_ARENA_DIRTY_MAX) {
+        arena->giving++;
+        give(arena, chunk.unit, chunk.order);
+        return size + left;
+    }
+    for (size_t i = arena->dirty_count++; i > 0; i--) {
+        arena->dirty[i] = arena->dirty[i - 1];
+    }
+    arena->dirty[0] = chunk;
+    mark(arena, chunk.unit, jf_map_byte(JF_MAP_DIRTY, chunk.order));
+    add_bytes(arena, left);
+    return size;
+}
+
+size_t jf_arena_purge(struct jf_arena *arena, size_t keep, size_t most_bytes) {
+    size_t given = 0;
+    jf_os_mutex_lock(&arena->mutex);
+    while (arena->dirty_count != 0 && jf_arena_dirty(arena) > keep) {
+        size_t size = arena->units[arena->dirty[0].unit].stale;
+        size_t room = most_bytes - given;
+        if (most_bytes == 0 || size <= room) {
+            given += give_at(arena, 0);
+        } else if (room >= jf_os_page_size()) {
+            given += give_part(arena, jf_bits_round_down(room, jf_os_page_size()));
+        } else {
+            break;
+        }
     }
     jf_os_mutex_unlock(&arena->mutex);
     return given;
