@@ -14,7 +14,8 @@ struct jf_budget {
 
 enum {
     JF_BUDGET_SLACK_NS = 15000,   /* kept back for what the estimates do not see */
-    JF_BUDGET_COPY_NS_KIB = 260,  /* copying 1 KiB, out of cache, to pages that have memory */
+    /* Copying 1 KiB, out of cache, to pages that have memory; small processors: 1 us per 64 bytes. */
+    JF_BUDGET_COPY_NS_KIB = UINTPTR_MAX == UINT64_MAX ? 260 : 15625,
     JF_BUDGET_FAULT_NS_KIB = 430, /* touching 1 KiB of pages that have none */
     JF_BUDGET_BLOCK_NS = 60,      /* looking at or moving one block, without its bytes */
     JF_BUDGET_GIVE_NS_KIB = 65,   /* giving 1 KiB back */
@@ -29,7 +30,7 @@ uint64_t jf_budget_left(const struct jf_budget *budget);
 /* Whether a step of this cost still fits. */
 bool jf_budget_affords(const struct jf_budget *budget, uint64_t cost_ns);
 
-/* Whether a step of this cost would fit into the whole budget of a call. */
+/* Whether a step of this cost would fit into a call that has just begun. */
 bool jf_budget_could_ever_afford(const struct jf_budget *budget, uint64_t cost_ns);
 
 /* Counts work done, for ports without a clock. */

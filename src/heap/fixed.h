@@ -48,6 +48,12 @@ static inline unsigned jf_fixed_bin(size_t stride) {
 bool jf_fixed_is_hole(const struct jf_heap *heap, uintptr_t at);
 size_t jf_fixed_hole_stride(uintptr_t at);
 
+/* Bytes of the hole at the end of the chain; 0 when there is none. */
+static inline size_t jf_fixed_tail_stride(struct jf_heap *heap) {
+    uintptr_t tail = jf_fixed_part(heap)->tail;
+    return tail != 0 ? jf_fixed_hole_stride(tail) : 0;
+}
+
 /* Writes a hole's header and puts the hole into its bin. The cursor decides into which set. O(1). */
 void jf_fixed_hole_insert(struct jf_heap *heap, uintptr_t at, size_t stride);
 /* Takes a hole out of its bin; its header stays as it is. O(1). */
