@@ -12,7 +12,7 @@ static bool check_step(struct jf_inspection *inspection, const struct jf_part *p
                        const struct jf_step *step) {
     if (!jf_rule_entry_back(inspection, step) || !jf_rule_alignment(inspection, step))
         return false;
-    if (part->region != NULL && !jf_rule_page_map(inspection, part, step))
+    if (JF_HAS_GROWING && part->region != NULL && !jf_rule_page_map(inspection, part, step))
         return false;
     if (step->hole && part->region == NULL)
         jf_rule_note_hole(inspection, step);
@@ -35,7 +35,7 @@ static bool check_part(void *context, const struct jf_part *part) {
             return false;
     inspection->live += inspection->part_live;
     inspection->blocks += inspection->part_blocks;
-    if (part->region == NULL)
+    if (!JF_HAS_GROWING || part->region == NULL)
         return true;
     inspection->committed += jf_region_committed(part->region);
     return !inspection->hold.whole || jf_rule_region_live(inspection, part);
@@ -65,7 +65,8 @@ static bool check_grow(struct jf_inspection *inspection) {
 static bool look(struct jf_heap *heap, struct rm_fault *ret_fault) {
     struct jf_inspection inspection = {.heap = heap};
     jf_hold_begin(&inspection.hold, heap);
-    bool sound = heap->fixed ? check_fixed(&inspection) : check_grow(&inspection);
+    bool sound =
+        JF_HAS_GROWING && !heap->fixed ? check_grow(&inspection) : check_fixed(&inspection);
     jf_hold_end(&inspection.hold);
     *ret_fault = inspection.fault;
     return sound;

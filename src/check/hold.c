@@ -45,7 +45,7 @@ static void hold_window(struct jf_hold *hold) {
 
 void jf_hold_begin(struct jf_hold *ret_hold, struct jf_heap *heap) {
     *ret_hold = (struct jf_hold){.heap = heap, .whole = true};
-    if (heap->fixed) {
+    if (!JF_HAS_GROWING || heap->fixed) {
         jf_os_mutex_lock(&heap->mutex);
         return;
     }
@@ -57,7 +57,7 @@ void jf_hold_begin(struct jf_hold *ret_hold, struct jf_heap *heap) {
 }
 
 void jf_hold_end(struct jf_hold *hold) {
-    if (hold->heap->fixed) {
+    if (!JF_HAS_GROWING || hold->heap->fixed) {
         jf_os_mutex_unlock(&hold->heap->mutex);
         return;
     }

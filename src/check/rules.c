@@ -121,8 +121,9 @@ bool jf_rule_entry_once(struct jf_inspection *inspection) {
         if (!jf_walk_has_memory(word))
             continue;
         uintptr_t payload = jf_space_address(heap->space, word);
-        enum naming naming = heap->fixed ? look_in_fixed(heap, payload, index)
-                                         : look_in_window(heap, payload, index);
+        enum naming naming = JF_HAS_GROWING && !heap->fixed
+                                 ? look_in_window(heap, payload, index)
+                                 : look_in_fixed(heap, payload, index);
         /* a large block that was just freed has given its chunk back before its entry */
         bool passing = !heap->fixed && jf_entry_state(word) == JF_ENTRY_PENDING;
         if (naming == NAMED)

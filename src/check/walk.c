@@ -49,7 +49,7 @@ static bool walk_list(const struct jf_hold *hold, struct jf_region *region, jf_p
 
 bool jf_walk_parts(const struct jf_hold *hold, jf_part_fn *visit, void *context) {
     struct jf_heap *heap = hold->heap;
-    if (heap->fixed) {
+    if (!JF_HAS_GROWING || heap->fixed) {
         struct jf_part part = {
             .heap = heap,
             .first = heap->u.fixed_part.start,
@@ -84,7 +84,7 @@ enum jf_walk jf_walk_step(const struct jf_part *part, uintptr_t at, struct jf_st
 }
 
 uint32_t jf_walk_entries(const struct jf_heap *heap) {
-    if (heap->fixed)
+    if (!JF_HAS_GROWING || heap->fixed)
         return (uint32_t)jf_space_entries(heap->space);
     return (uint32_t)(heap->u.grow.window->table.pages_used << JF_TABLE_PAGE_SHIFT);
 }
