@@ -9,15 +9,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* JF_HAS_GROWING: there is a system to reserve address space from. Without, only fixed heaps exist. */
 #if defined(JF_FREESTANDING)
 #include <jeff/port.h>
+enum { JF_HAS_GROWING = 0 };
 typedef struct jf_mutex {
     char unused;
 } jf_mutex;
+typedef jf_mutex jf_signals;
 #define JF_THREAD_LOCAL
 #else
 #include <pthread.h>
+#include <signal.h>
+enum { JF_HAS_GROWING = 1 };
 typedef pthread_mutex_t jf_mutex;
+typedef sigset_t jf_signals;
 #define JF_THREAD_LOCAL __thread __attribute__((tls_model("initial-exec")))
 #endif
 
@@ -67,6 +73,10 @@ void jf_os_fence_all(void);
 /* Has `callback` called on the calling thread when it ends. The same callback may be asked for by many
  * threads; at most 4 different ones in a process. */
 void jf_os_at_thread_exit(void (*callback)(void));
+
+/* Keeps signal handlers from running on the calling thread until they are let in again. */
+void jf_os_signals_block(jf_signals *ret_before);
+void jf_os_signals_restore(const jf_signals *before);
 
 /* Has the three called around every fork: before it, and after it in the parent and in the child. */
 void jf_os_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void));

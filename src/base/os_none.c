@@ -140,3 +140,21 @@ int jf_os_save_errno(void) {
 void jf_os_restore_errno(int saved) {
     (void)saved;
 }
+
+void jf_os_at_thread_exit(void (*callback)(void)) {
+    (void)callback;
+}
+
+void jf_os_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void)) {
+    (void)prepare;
+    (void)parent;
+    (void)child;
+}
+
+void jf_os_signals_block(jf_signals *ret_before) {
+    (void)ret_before;
+}
+
+void jf_os_signals_restore(const jf_signals *before) {
+    (void)before;
+}

@@ -9,6 +9,7 @@
 #include "base/bits.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +41,10 @@
 #define JF_OS_RESERVE_MAX SIZE_MAX
 #endif
 
-enum { RESIDENT_PAGES = 1024 }; /* pages asked for in one call of mincore */
+enum {
+    RESIDENT_PAGES = 1024, /* pages asked for in one call of mincore */
+    PRINT_WAIT_MS = 1000,  /* for a reader of standard error */
+};
 
 size_t jf_os_page_size(void) {
     long size = sysconf(_SC_PAGESIZE);
@@ -225,6 +229,12 @@ const char *jf_os_environment(const char *name) {
     return secure_getenv(name);
 }
 
+/* Standard error may be set to non-blocking by whoever shares it; false when nobody reads for a second. */
+static bool wait_for_room(void) {
+    struct pollfd room = {.fd = STDERR_FILENO, .events = POLLOUT};
+    return poll(&room, 1, PRINT_WAIT_MS) > 0 && (room.revents & POLLOUT) != 0;
+}
+
 void jf_os_print_line(const char *line) {
     char newline = '\n';
     struct iovec parts[2] = {{(void *)(uintptr_t)line, strlen(line)}, {&newline, 1}};
@@ -233,7 +243,7 @@ void jf_os_print_line(const char *line) {
     int saved = errno;
     while (count > 0) {
         ssize_t written = writev(STDERR_FILENO, next, count);
-        if (written < 0 && errno == EINTR) {
+        if (written < 0 && (errno == EINTR || (errno == EAGAIN && wait_for_room()))) {
             continue;
         }
         if (written <= 0) {
@@ -313,4 +323,14 @@ void jf_os_at_thread_exit(void (*callback)(void)) {
 
 void jf_os_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void)) {
     pthread_atfork(prepare, parent, child);
+}
+
+void jf_os_signals_block(jf_signals *ret_before) {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, ret_before);
+}
+
+void jf_os_signals_restore(const jf_signals *before) {
+    pthread_sigmask(SIG_SETMASK, before, NULL);
 }

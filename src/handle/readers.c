@@ -12,13 +12,12 @@ void jf_readers_init(struct jf_readers *readers) {
     jf_os_mutex_init(&readers->mutex);
     readers->first = NULL;
     readers->any = 0;
-    readers->fence_all = jf_os_fence_prepare();
+    readers->fence_all = 0;
 }
 
 void jf_readers_add(struct jf_readers *readers, struct jf_reader_node *node,
                     struct rm_reader *reader) {
     node->reader = reader;
-    node->previous = NULL;
     __atomic_store_n(&readers->any, 1, __ATOMIC_RELAXED);
     struct jf_reader_node *first = __atomic_load_n(&readers->first, __ATOMIC_RELAXED);
     do
@@ -51,12 +50,12 @@ void jf_readers_remove(struct jf_readers *readers, struct jf_reader_node *node) 
 
 /* Whether the thread is outside its section, or has been since it was first looked at. */
 static bool was_outside(const struct rm_reader *reader) {
-    uint64_t first = __atomic_load_n(&reader->sequence, __ATOMIC_ACQUIRE);
+    uint64_t first = jf_word_load(&reader->sequence);
     uint64_t now = first;
     for (unsigned patience = PATIENCE; (now & 1) != 0 && now == first; patience--) {
         if (patience == 0)
             return false;
-        now = __atomic_load_n(&reader->sequence, __ATOMIC_ACQUIRE);
+        now = jf_word_load(&reader->sequence);
     }
     return true;
 }

@@ -10,23 +10,30 @@
 #include "base/os.h"
 #include <jeff/jeff.h>
 
-struct rm_reader;
+#if defined(RM_NO_INLINE)
+/* As in <jeff/inline.h>, which is not there. */
+struct rm_reader {
+    uint32_t depth;
+    uint32_t registered;
+    uint64_t sequence;
+};
+#endif
 
 struct jf_reader_node {
     struct rm_reader *reader;
-    struct jf_reader_node *next, *previous;
+    struct jf_reader_node *next;
 };
 
 struct jf_readers {
     jf_mutex mutex;
     struct jf_reader_node *first;
     uint32_t any;       /* some thread has ever opened a section */
-    uint32_t fence_all; /* the system can fence all threads; else readers fence themselves */
+    uint32_t fence_all; /* readers rely on a fence on all threads; else they fence themselves */
 };
 
 void jf_readers_init(struct jf_readers *readers);
 
-/* Adds or takes out the calling thread's section. */
+/* Adds or takes out the calling thread's section. Adding waits for nobody. */
 void jf_readers_add(struct jf_readers *readers, struct jf_reader_node *node,
                     struct rm_reader *reader);
 void jf_readers_remove(struct jf_readers *readers, struct jf_reader_node *node);

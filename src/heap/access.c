@@ -110,11 +110,17 @@ enum jf_access jf_access_deref(struct jf_space *space, struct jf_heap *fixed_hea
 
 enum jf_access jf_access_peek(struct jf_space *space, uint32_t index, rmhandle_t handle,
                               void **ret_pointer) {
-    jf_word word = jf_word_load(jf_space_entry(space, index));
-    enum jf_access access = judge(word, handle);
-    if (access == JF_ACCESS_OK || access == JF_ACCESS_WOULD_WAIT)
-        *ret_pointer = (void *)jf_space_address(space, word);
-    return access;
+    for (;;) {
+        jf_word word = jf_word_load(jf_space_entry(space, index));
+        enum jf_access access = judge(word, handle);
+        if (access == JF_ACCESS_WOULD_WAIT) {
+            jf_os_yield();
+            continue;
+        }
+        if (access == JF_ACCESS_OK)
+            *ret_pointer = (void *)jf_space_address(space, word);
+        return access;
+    }
 }
 
 enum jf_access jf_access_claim(struct jf_space *space, uint32_t index, rmhandle_t handle,

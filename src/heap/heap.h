@@ -461,7 +461,7 @@ enum jf_access jf_access_unlock(struct jf_space *space, uint32_t index, rmhandle
 /* Address for a read section: aborts a move under way. */
 enum jf_access jf_access_deref(struct jf_space *space, struct jf_heap *fixed_heap, uint32_t index,
                                rmhandle_t handle, void **ret_pointer);
-/* Address without a promise. */
+/* Address without a promise. Waits while the block is being resized. */
 enum jf_access jf_access_peek(struct jf_space *space, uint32_t index, rmhandle_t handle,
                               void **ret_pointer);
 /* Makes the entry RESIZING (exclusive); *ret_word is the word before. A locked one too, it keeps its

@@ -100,6 +100,12 @@ void jf_misuse_line(const struct jf_misuse *misuse, struct jf_line *ret_line) {
     jf_line_add(ret_line, misuse->call);
     jf_line_add(ret_line, ": ");
     jf_line_add(ret_line, what(misuse->kind));
+    if (misuse->rule_name != NULL) {
+        jf_line_add(ret_line, ", rule ");
+        jf_line_add_number(ret_line, (uint64_t)misuse->rule);
+        jf_line_add(ret_line, " ");
+        jf_line_add(ret_line, misuse->rule_name);
+    }
     if (misuse->handle != NULL) {
         jf_line_add(ret_line, " ");
         jf_line_add_address(ret_line, (uintptr_t)misuse->handle);
