@@ -38,6 +38,9 @@ TEST(ArenaCreate, TableIsTheShareOrTheMostWhicheverIsLess) {
     EXPECT_EQ(jf_arena_table_size(none.get()), 0u);
     EXPECT_EQ(jf_arena_alloc(none.get(), 8, JF_CHUNK_LARGE, nullptr, nullptr),
               jf_arena_base(none.get()));
+    jf_arena_shrink(none.get(), jf_arena_base(none.get()), 0, 0);
+    jf_arena_free(none.get(), jf_arena_base(none.get()), 0);
+    EXPECT_EQ(jf_arena_largest_order(none.get()), 8) << "merged to the whole window";
     EXPECT_STREQ(jf_arena_check(none.get()), nullptr);
 }
 
@@ -215,8 +218,8 @@ TEST_F(Arena, ExtendGivesDirtyNeighboursBackFirst) {
     uintptr_t right = alloc_filled(1);
     uintptr_t far = alloc_filled(2);
     ASSERT_EQ(right, chunk + size_of(1));
-    free(right, size_of(1));
     free(far, size_of(2));
+    free(right, size_of(1));
     EXPECT_TRUE(jf_arena_extend(arena, chunk, 2));
     EXPECT_TRUE(reads_as_zero(right, size_of(1)));
     EXPECT_EQ(jf_arena_dirty(arena), size_of(2)) << "the one outside keeps its memory";
@@ -296,7 +299,7 @@ TEST_F(Arena, PurgeGivesTheMemoryBack) {
     EXPECT_TRUE(reads_as_zero(chunk, size_of(6)));
 }
 
-TEST_F(Arena, PurgeStopsAtWhatIsToBeKeptAndAtItsChunks) {
+TEST_F(Arena, PurgeStopsAtWhatIsToBeKeptAndAtItsBytes) {
     std::vector<uintptr_t> chunks;
     for (int i = 0; i < 8; i++) {
         chunks.push_back(alloc_filled(2));
@@ -314,12 +317,34 @@ TEST_F(Arena, PurgeStopsAtWhatIsToBeKeptAndAtItsChunks) {
     EXPECT_EQ(jf_arena_dirty(arena), 2 * size_of(2));
 }
 
+TEST_F(Arena, PurgeGivesALargeChunkBackInParts) {
+    uintptr_t chunk = alloc_filled(4);
+    uintptr_t newer = alloc_filled(0);
+    free(chunk, size_of(4));
+    free(newer, unit);
+    EXPECT_EQ(jf_arena_purge(arena, 0, 5 * unit + 1), 5 * unit);
+    EXPECT_EQ(jf_os_resident(chunk, size_of(4)), 11 * unit);
+    EXPECT_EQ(*bytes(chunk + 11 * unit - 1), 0x5a) << "the upper part goes first";
+    EXPECT_EQ(jf_arena_dirty(arena), 12 * unit);
+    EXPECT_STREQ(jf_arena_check(arena), nullptr);
+    EXPECT_EQ(jf_arena_purge(arena, 0, jf_os_page_size() - 1), 0u) << "less than a page";
+    bool zero = true;
+    EXPECT_EQ(alloc(4, &zero), chunk);
+    EXPECT_FALSE(zero);
+    free(chunk, 0);
+    EXPECT_EQ(jf_arena_dirty(arena), 12 * unit) << "what is left is not forgotten";
+    EXPECT_EQ(jf_arena_purge(arena, 0, 12 * unit - 1), 12 * unit - jf_os_page_size());
+    EXPECT_EQ(jf_os_resident(newer, unit), 0u) << "now the oldest";
+    EXPECT_EQ(jf_arena_purge(arena, 0, 12 * unit), jf_os_page_size());
+    EXPECT_EQ(jf_os_resident(chunk, size_of(4)), 0u);
+}
+
 TEST_F(Arena, OnlyWhatWasUsedCountsAsDirty) {
     uintptr_t chunk = alloc(8);
     fill(chunk, unit + 1);
     free(chunk, unit + 1);
-    EXPECT_EQ(jf_arena_dirty(arena), unit + 1);
-    EXPECT_EQ(jf_arena_purge(arena, 0, 0), jf_bits_round_up(unit + 1, jf_os_page_size()));
+    EXPECT_EQ(jf_arena_dirty(arena), unit + jf_os_page_size());
+    EXPECT_EQ(jf_arena_purge(arena, 0, 0), unit + jf_os_page_size());
     EXPECT_EQ(jf_os_resident(chunk, size_of(8)), 0u);
     chunk = alloc(8);
     free(chunk, 0);
@@ -340,6 +365,8 @@ TEST_F(Arena, WhatAnEarlierOwnerLeftIsNotForgotten) {
     EXPECT_EQ(jf_os_resident(chunk, size_of(4)), size_of(3));
     EXPECT_TRUE(jf_arena_extend(arena, chunk, 4));
     EXPECT_TRUE(reads_as_zero(chunk + size_of(3), size_of(3)));
+    free(chunk, 0);
+    EXPECT_EQ(jf_arena_dirty(arena), size_of(3)) << "the upper half was given back";
 }
 
 TEST_F(Arena, LimitDrivesOutTheOldest) {
@@ -486,6 +513,16 @@ TEST_F(Arena, RefusalOnceIsOnce) {
     jf_arena_refuse(arena, 1, false);
     EXPECT_EQ(jf_arena_meta_alloc(arena, 64), nullptr);
     EXPECT_NE(jf_arena_meta_alloc(arena, 64), nullptr);
+}
+
+TEST_F(Arena, PersistentRefusalLastsUntilItIsTakenBack) {
+    jf_arena_refuse(arena, 1, true);
+    for (int i = 0; i < 5; i++) {
+        EXPECT_EQ(alloc(0), 0u);
+        EXPECT_EQ(jf_arena_meta_alloc(arena, 64), nullptr);
+    }
+    jf_arena_refuse(arena, 0, true);
+    EXPECT_NE(alloc(0), 0u);
 }
 
 // A little of everything; true when no call failed.

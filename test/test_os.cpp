@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
 #include <string>
 #include <sys/mman.h>
 #include <thread>
@@ -192,9 +193,10 @@ TEST(Os, LinesAreWrittenWhole) {
     EXPECT_EQ(standard_error_of([&] { jf_os_print_line(longer.c_str()); }), longer + "\n");
 }
 
-TEST(Os, LineGoesThroughAPipeInParts) {
+TEST(Os, LineGoesThroughANonBlockingPipeInParts) {
     int ends[2];
     ASSERT_EQ(pipe(ends), 0);
+    ASSERT_EQ(fcntl(ends[1], F_SETFL, O_NONBLOCK), 0);
     std::string longer(300000, 'y');
     std::string got;
     std::thread reader([&] {

@@ -29,7 +29,6 @@ static bool take_clean(struct jf_arena *arena, unsigned order, size_t *ret_unit)
         found--;
         jf_pieces_add(&arena->pieces, unit + ((size_t)1 << found), found);
     }
-    arena->units[unit].stale = 0;
     *ret_unit = unit;
     return true;
 }

@@ -26,7 +26,7 @@ void jf_dirty_merge(struct jf_arena *arena, size_t unit, unsigned order) {
 
 /* Gives back a chunk that is marked JF_MAP_GIVING. Drops the mutex. */
 static void give(struct jf_arena *arena, size_t unit, unsigned order) {
-    size_t size = jf_bits_round_up(arena->units[unit].stale, jf_os_page_size());
+    size_t size = arena->units[unit].stale;
     jf_os_mutex_unlock(&arena->mutex);
     jf_os_give_back(jf_unit_address(arena, unit), size);
     jf_os_mutex_lock(&arena->mutex);
@@ -157,7 +157,7 @@ size_t jf_arena_purge(struct jf_arena *arena, size_t keep, size_t most_bytes) {
     jf_os_mutex_lock(&arena->mutex);
     while (arena->dirty_count != 0 && jf_arena_dirty(arena) > keep) {
         size_t size = arena->units[arena->dirty[0].unit].stale;
-        size_t room = most_bytes - given;
+        size_t room = given < most_bytes ? most_bytes - given : 0;
         if (most_bytes == 0 || size <= room) {
             given += give_at(arena, 0);
         } else if (room >= jf_os_page_size()) {

@@ -28,8 +28,9 @@ _Static_assert((int)JF_CHUNK_POOL < (int)JF_MAP_DIRTY, "kinds do not collide");
 
 struct jf_unit {
     _Atomic(void *) owner; /* valid for the first unit of a living chunk */
-    size_t stale; /* first unit of a chunk: bytes from its start that held memory when it was
-                              allocated; of a freed one: that hold memory now. Guarded by the mutex. */
+    /* First unit of a chunk: bytes from its start, whole pages, that held memory when it was allocated;
+     * of a freed chunk: that hold memory now; 0 elsewhere. Guarded by the mutex. */
+    size_t stale;
 };
 
 struct jf_dirty_chunk {
