@@ -147,7 +147,8 @@ size_t jf_gaps_add_run(struct jf_compactor *compactor, struct jf_region *region,
     if (from == to)
         return 0;
     uintptr_t first = jf_bits_round_up(from + JF_HEADER_SIZE, JF_PAGE_SIZE);
-    uintptr_t last = jf_bits_round_down(to, JF_PAGE_SIZE);
+    bool to_end = to == jf_region_last(region); /* no header follows in the region's last page */
+    uintptr_t last = to_end ? region->end : jf_bits_round_down(to, JF_PAGE_SIZE);
     if (first >= last) {
         add_pocket(compactor, from, to - from);
         return 0;
@@ -155,9 +156,7 @@ size_t jf_gaps_add_run(struct jf_compactor *compactor, struct jf_region *region,
     /* headers lie at 8 modulo 16: the gap's own one in the last word before its first page, the one of
      * what follows in the first word behind its last page that can hold one */
     uintptr_t gap_from = first - JF_HEADER_SIZE;
-    uintptr_t gap_to = last + JF_HEADER_SIZE;
-    if (gap_to > to)
-        gap_to = to;
+    uintptr_t gap_to = to_end ? to : last + JF_HEADER_SIZE;
     if (gap_from > from)
         add_pocket(compactor, from, gap_from - from);
     if (gap_to < to)

@@ -184,7 +184,9 @@ bool jf_region_commit(struct jf_region *region, uintptr_t from, uintptr_t to, si
 
 size_t jf_region_give_back(struct jf_region *region, uintptr_t from, uintptr_t to) {
     unsigned page = (unsigned)((from - region->start + JF_PAGE_SIZE - 1) >> JF_PAGE_SHIFT);
-    unsigned end = (unsigned)((to - region->start) >> JF_PAGE_SHIFT);
+    /* behind the last header there is nothing */
+    unsigned end = to == jf_region_last(region) ? (unsigned)JF_REGION_PAGES
+                                                : (unsigned)((to - region->start) >> JF_PAGE_SHIFT);
     size_t given = 0;
     while (page < end) {
         if (!page_marked(region, page)) {
