@@ -155,8 +155,8 @@ static int info(const char *path) {
         if (totals.events != 0)
             printf("%-24s%.2f\n", "bytes per event", (double)bytes / (double)totals.events);
         if (totals.events != live.totals.events) {
-            snprintf(error.text, sizeof error.text, "%.200s: the end frame tells of %" PRIu64 " events",
-                     path, totals.events);
+            snprintf(error.text, sizeof error.text,
+                     "%.200s: the end frame tells of %" PRIu64 " events", path, totals.events);
             result = -1;
         }
     }

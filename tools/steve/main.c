@@ -15,7 +15,8 @@
     "Records what a program does with its memory, and replays that on other allocators.\n"         \
     "\n"                                                                                           \
     "  steve record -o FILE -- COMMAND [ARGUMENT]...   run COMMAND and record its allocations\n"   \
-    "  steve replay [OPTION]... FILE                   do the same on Jeff and the system malloc\n" \
+    "  steve replay [OPTION]... FILE                   do the same on Jeff and the system "        \
+    "malloc\n"                                                                                     \
     "  steve info FILE                                 what is in a trace\n"                       \
     "  steve dump [OPTION]... FILE                     every event of a trace as a line of text\n" \
     "  steve help [COMMAND]                            this text, or that of a command\n"          \

@@ -50,12 +50,14 @@ def draw_memory(axes, shown, unit, time_unit):
     """Resident memory of each allocator over the live bytes."""
     first = shown[0]["samples"]
     axes.fill_between(column(first, "time_us", time_unit), column(first, "live_bytes", unit),
-                      color=LIVE, linewidth=0, label="live: bytes the program asked for")
+                      color=LIVE, linewidth=0, step="post",
+                      label="live: bytes the program asked for")
     for allocator, colour in zip(shown, COLOURS):
         # The last sample is the one after the full compaction: a mark, not a part of the curve.
         run, final = allocator["samples"][:-1], allocator["samples"][-1]
         axes.plot(column(run, "time_us", time_unit), column(run, "resident_bytes", unit),
-                  color=colour, linewidth=1.3, label=f"{allocator['name']}: resident")
+                  color=colour, linewidth=1.3, drawstyle="steps-post",
+                  label=f"{allocator['name']}: resident")
         axes.plot([final["time_us"] / time_unit], [final["resident_bytes"] / unit], marker="o",
                   markersize=6, color=colour, markeredgecolor="white", clip_on=False, zorder=5,
                   linestyle="none",
@@ -67,7 +69,8 @@ def draw_waste(axes, shown, unit, time_unit):
     for allocator, colour in zip(shown, COLOURS):
         run = allocator["samples"][:-1]
         waste = [(sample["resident_bytes"] - sample["live_bytes"]) / unit for sample in run]
-        axes.plot(column(run, "time_us", time_unit), waste, color=colour, linewidth=1.1)
+        axes.plot(column(run, "time_us", time_unit), waste, color=colour, linewidth=1.1,
+                  drawstyle="steps-post")
     axes.axhline(0, color="black", linewidth=0.6)
 
 

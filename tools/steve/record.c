@@ -100,8 +100,8 @@ static int create_control(struct recorder *recorder) {
         steve_complain("cannot make a file in /dev/shm or /tmp: %s", strerror(errno));
         return -1;
     }
-    recorder->control = mmap(NULL, sizeof *recorder->control, PROT_READ | PROT_WRITE, MAP_SHARED,
-                             descriptor, 0);
+    recorder->control =
+        mmap(NULL, sizeof *recorder->control, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
     close(descriptor);
     if (recorder->control == MAP_FAILED) {
         steve_complain("cannot map %s: %s", recorder->control_path, strerror(errno));

@@ -344,7 +344,8 @@ EXPORT int posix_memalign(void **ret_block, size_t alignment, size_t size) {
 }
 
 EXPORT void *valloc(size_t size) {
-    return is_started() ? note_aligned(real.valloc(size), (size_t)sysconf(_SC_PAGESIZE), size) : NULL;
+    return is_started() ? note_aligned(real.valloc(size), (size_t)sysconf(_SC_PAGESIZE), size)
+                        : NULL;
 }
 
 EXPORT void *pvalloc(size_t size) {

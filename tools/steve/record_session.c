@@ -107,10 +107,8 @@ static void end_realloc(struct record_session *session, const struct record_slot
         allocate(session, slot, TRACE_MALLOC);
         return;
     }
-    struct trace_event event = {.op = TRACE_REALLOC,
-                                .block = number - 1,
-                                .thread = slot->thread,
-                                .size = slot->size};
+    struct trace_event event = {
+        .op = TRACE_REALLOC, .block = number - 1, .thread = slot->thread, .size = slot->size};
     emit(session, &event);
     enter_address(session, slot->address, number - 1, slot->thread);
 }
@@ -222,8 +220,7 @@ static void destroy(struct record_session *session) {
 struct record_session *session_create(struct record_ring *ring, int descriptor, const char *name,
                                       const struct trace_header *header, bool compress,
                                       struct trace_error *error) {
-    struct trace_writer *writer =
-        trace_writer_create(descriptor, name, header, compress, error);
+    struct trace_writer *writer = trace_writer_create(descriptor, name, header, compress, error);
     if (writer == NULL)
         return NULL;
     struct record_session *session = calloc(1, sizeof *session);

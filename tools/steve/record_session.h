@@ -26,7 +26,7 @@ struct record_session {
     struct session_realloc {
         uint64_t address;
         uint32_t block; /* + 1; 0 = none begun */
-    } *reallocs; /* begun and not ended, by thread */
+    } * reallocs;       /* begun and not ended, by thread */
     uint32_t last_ticks;
     uint64_t time_us;
     uint64_t stuck_since_us; /* for the caller: when nothing began to move; 0 = it moves */

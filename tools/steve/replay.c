@@ -70,8 +70,8 @@ const struct replay_backend *replay_backend_find(const char *name) {
  * into what is measured. */
 
 static struct replay_result *map_result(int descriptor) {
-    void *result = mmap(NULL, REPLAY_RESULT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
-                        descriptor, 0);
+    void *result = mmap(NULL, REPLAY_RESULT_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_POPULATE, descriptor, 0);
     return result == MAP_FAILED ? NULL : result;
 }
 
@@ -118,9 +118,8 @@ static _Noreturn void exec_worker(const struct replayer *replayer,
 }
 
 /* Runs one pass. NULL after a complaint. */
-static const struct replay_result *run_pass(struct replayer *replayer,
-                                            const struct replay_backend *backend,
-                                            enum replay_pass pass) {
+static const struct replay_result *
+run_pass(struct replayer *replayer, const struct replay_backend *backend, enum replay_pass pass) {
     static const char *const names[] = {"memory", "speed"};
     struct replay_result *result = NULL;
     int descriptor = memfd_create("steve-replay", 0);
@@ -201,8 +200,10 @@ static int draw(const char *json, const char *plot) {
     pid_t pid = fork();
     if (pid == 0) {
         const char *python = getenv("STEVE_PYTHON");
-        execlp(python != NULL ? python : STEVE_PYTHON, "python3", script, json, plot, (char *)NULL);
-        steve_complain("cannot run %s: %s", python != NULL ? python : STEVE_PYTHON, strerror(errno));
+        if (python == NULL)
+            python = STEVE_PYTHON;
+        execlp(python, python, script, json, plot, (char *)NULL);
+        steve_complain("cannot run %s: %s", python, strerror(errno));
         _exit(127);
     }
     int status = 0;

@@ -23,8 +23,9 @@ struct replay_backend {
     void (*compact)(uint32_t budget_us);
     /* Gives back all it can, however long that takes. Returns what was done, in words. */
     const char *(*tidy)(void);
-    /* The largest block that fits into memory the allocator holds already; negative = it cannot tell. */
-    int64_t (*largest_free)(void);
+    /* The largest hole in memory the allocator holds; -1 = it cannot tell. NULL = it holds none that
+     * counts: what is free is given back. */
+    int64_t (*largest_hole)(void);
 };
 
 extern const struct replay_backend replay_jeff;
@@ -46,12 +47,13 @@ struct replay_options {
 enum replay_pass { REPLAY_MEMORY, REPLAY_SPEED };
 
 struct replay_sample {
-    uint64_t event;     /* events done */
-    uint64_t time_us;   /* of the recorded program */
-    uint64_t live;      /* bytes asked for in live blocks */
-    uint64_t blocks;    /* live */
-    int64_t resident;   /* bytes more than before the first allocation */
-    uint32_t compacted; /* 1 = just after a compaction at an idle point; the sample before is just before */
+    uint64_t event;   /* events done */
+    uint64_t time_us; /* of the recorded program */
+    uint64_t live;    /* bytes asked for in live blocks */
+    uint64_t blocks;  /* live */
+    int64_t resident; /* bytes more than before the first allocation */
+    uint32_t
+        compacted; /* 1 = just after a compaction at an idle point; the sample before is just before */
     uint32_t unused;
 };
 
@@ -65,20 +67,20 @@ struct replay_result {
     uint32_t sample_count;
     uint64_t operations;
     uint64_t peak_live, end_live, end_blocks;
-    int64_t resident_peak;       /* as the kernel saw it, not only at samples */
-    double resident_average;     /* over operations */
-    double live_average;         /* at the same points */
-    int64_t resident_end;        /* after the last operation */
-    int64_t resident_tidy;       /* after `tidy` */
-    int64_t largest_free_end;    /* -1 = unknown */
-    int64_t largest_free_tidy;
+    int64_t resident_peak;   /* as the kernel saw it, not only at samples */
+    double resident_average; /* over operations */
+    double live_average;     /* at the same points */
+    int64_t resident_end;    /* after the last operation */
+    int64_t resident_tidy;   /* after `tidy` */
+    int64_t largest_end;     /* block to be had without exceeding resident_peak, */
+    int64_t largest_tidy;    /* before and after `tidy` */
     double tidy_wall_us, tidy_cpu_us;
     char tidy_what[48];
     uint64_t verified_bytes;     /* contents found as they were written */
     uint64_t alignments_reduced; /* aligned allocations beyond alignment_max */
     uint64_t pause_count;
     struct replay_percentiles pause_wall, pause_cpu;
-    double seconds; /* in operations, pauses not counted */
+    double seconds;                 /* in operations, pauses not counted */
     struct replay_sample samples[]; /* REPLAY_SAMPLES_MAX */
 };
 

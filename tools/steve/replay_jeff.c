@@ -49,12 +49,6 @@ static const char *tidy(void) {
     return what;
 }
 
-static int64_t largest_free(void) {
-    struct rm_stats stats;
-    rmstats(&stats);
-    return (int64_t)stats.largest_free;
-}
-
 const struct replay_backend replay_jeff = {
     .name = "jeff",
     .description = "Jeff, blocks behind handles",
@@ -68,5 +62,4 @@ const struct replay_backend replay_jeff = {
     .close = close_block,
     .compact = compact,
     .tidy = tidy,
-    .largest_free = largest_free,
 };

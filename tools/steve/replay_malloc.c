@@ -55,7 +55,7 @@ static long long largest_number(const char *text, const char *key) {
 }
 
 /* glibc's free chunks by size, and the free end of its main heap. The sizes include 8 bytes of header. */
-static int64_t largest_free(void) {
+static int64_t largest_hole(void) {
     char *text = NULL;
     size_t size = 0;
     FILE *stream = open_memstream(&text, &size);
@@ -85,5 +85,5 @@ const struct replay_backend replay_malloc = {
     .open = open_block,
     .close = close_block,
     .tidy = tidy,
-    .largest_free = largest_free,
+    .largest_hole = largest_hole,
 };

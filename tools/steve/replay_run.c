@@ -323,32 +323,48 @@ static int prepare(struct replay *replay) {
         steve_complain("cannot open /proc/self: %s", strerror(errno));
         return -1;
     }
-    /* Reading the first events touches what reading any events needs. */
+    /* Touched now, not in the middle of a measurement; the first frame unpacked touches the rest. */
+    trace_reader_touch(replay->reader);
     memset(replay->batch, 0xff, sizeof replay->batch);
     return fill_batch(replay, events_ahead(replay));
 }
 
-/* The last measurements, and a look at all blocks that are still there. */
-static int conclude(struct replay *replay) {
-    const struct replay_backend *backend = replay->backend;
+static int64_t largest_hole(const struct replay_backend *backend) {
+    return backend->largest_hole != NULL ? backend->largest_hole() : 0;
+}
+
+/* Memory at the end, before and after all was done to make it small. */
+static void measure_end(struct replay *replay) {
     struct replay_result *result = replay->result;
-    if (replay->pass == REPLAY_MEMORY) {
+    bool memory = replay->pass == REPLAY_MEMORY;
+    int64_t hole = 0;
+    if (memory) {
         result->resident_end = add_sample(replay, false);
-        result->largest_free_end = backend->largest_free();
+        hole = largest_hole(replay->backend);
     }
     uint64_t wall = measure_wall_ns();
     uint64_t cpu = measure_cpu_ns();
-    const char *what = backend->tidy();
+    const char *what = replay->backend->tidy();
     result->tidy_cpu_us = (double)(measure_cpu_ns() - cpu) / 1e3;
     result->tidy_wall_us = (double)(measure_wall_ns() - wall) / 1e3;
     snprintf(result->tidy_what, sizeof result->tidy_what, "%s", what);
-    if (replay->pass == REPLAY_MEMORY) {
-        result->resident_tidy = add_sample(replay, true);
-        int64_t peak = measure_resident_peak() - replay->baseline;
-        if (peak > result->resident_peak)
-            result->resident_peak = peak;
-        result->largest_free_tidy = backend->largest_free();
-    }
+    if (!memory)
+        return;
+    result->resident_tidy = add_sample(replay, true);
+    int64_t peak = measure_resident_peak() - replay->baseline;
+    if (peak > result->resident_peak)
+        result->resident_peak = peak;
+    /* A block larger than every hole comes from the system, and may until the peak is reached again. */
+    int64_t room = result->resident_peak - result->resident_end;
+    result->largest_end = hole > room ? hole : room;
+    hole = largest_hole(replay->backend);
+    room = result->resident_peak - result->resident_tidy;
+    result->largest_tidy = hole > room ? hole : room;
+}
+
+/* A look at all blocks that are still there. */
+static int check_survivors(struct replay *replay) {
+    const struct replay_backend *backend = replay->backend;
     for (uint32_t block = 0; block < replay->live.totals.block_numbers; block++) {
         void *reference = replay->references[block];
         if (reference == NULL)
@@ -357,8 +373,9 @@ static int conclude(struct replay *replay) {
         const void *address = backend->open(reference);
         if (address == NULL ||
             !check_payload(replay, address, known->serial, (size_t)(known->size - 1))) {
-            steve_complain("%s, replayed on %s: block %u changed its contents in the last compaction",
-                           replay->path, backend->name, block);
+            steve_complain(
+                "%s, replayed on %s: block %u changed its contents in the last compaction",
+                replay->path, backend->name, block);
             return -1;
         }
         backend->close(reference);
@@ -395,7 +412,10 @@ int replay_run(const char *path, const struct replay_backend *backend, enum repl
         return -1;
     measure_reset_peak();
     replay.baseline = measure_resident();
-    if (run_events(&replay) != 0 || conclude(&replay) != 0)
+    if (run_events(&replay) != 0)
+        return -1;
+    measure_end(&replay);
+    if (check_survivors(&replay) != 0)
         return -1;
     fill_result(&replay);
     return 0;

@@ -47,10 +47,10 @@ static void resident_tidy(const struct replay_report *report, char text[CELL]) {
     put_bytes(text, report->memory->resident_tidy);
 }
 static void largest_end(const struct replay_report *report, char text[CELL]) {
-    put_bytes(text, report->memory->largest_free_end);
+    put_bytes(text, report->memory->largest_end);
 }
 static void largest_tidy(const struct replay_report *report, char text[CELL]) {
-    put_bytes(text, report->memory->largest_free_tidy);
+    put_bytes(text, report->memory->largest_tidy);
 }
 static void pause_count(const struct replay_report *report, char text[CELL]) {
     snprintf(text, CELL, "%" PRIu64, report->speed->pause_count);
@@ -107,7 +107,7 @@ static const struct {
     {"  average", resident_average},
     {"  at the end, before full compaction", resident_end},
     {"  at the end, after full compaction", resident_tidy},
-    {"largest free block", NULL},
+    {"largest block to be had within the peak of resident bytes", NULL},
     {"  at the end, before full compaction", largest_end},
     {"  at the end, after full compaction", largest_tidy},
     {"pauses at idle points, wall clock", pause_count},
@@ -233,11 +233,11 @@ static void json_results(FILE *stream, const struct replay_report *report) {
             memory->resident_peak, memory->resident_average, memory->resident_end,
             memory->resident_tidy);
     fprintf(stream,
-            "      \"largest_free_end_bytes\": %" PRId64
-            ",\n      \"largest_free_after_full_compaction_bytes\": %" PRId64
+            "      \"largest_block_end_bytes\": %" PRId64
+            ",\n      \"largest_block_after_full_compaction_bytes\": %" PRId64
             ",\n      \"verified_bytes\": %" PRIu64 ",\n      \"alignments_reduced\": %" PRIu64
             ",\n",
-            memory->largest_free_end, memory->largest_free_tidy, memory->verified_bytes,
+            memory->largest_end, memory->largest_tidy, memory->verified_bytes,
             memory->alignments_reduced);
     fprintf(stream, "      \"full_compaction\": ");
     json_string(stream, memory->tidy_what, strlen(memory->tidy_what));
@@ -306,13 +306,13 @@ int report_csv(const char *path, const struct replay_report *reports, size_t cou
     FILE *stream = open_report(path);
     if (stream == NULL)
         return -1;
-    fputs("allocator,event,time_us,live_bytes,live_blocks,resident_bytes,after_compaction\n", stream);
+    fputs("allocator,event,time_us,live_bytes,live_blocks,resident_bytes,after_compaction\n",
+          stream);
     for (size_t i = 0; i < count; i++) {
         const struct replay_result *memory = reports[i].memory;
         for (uint32_t at = 0; memory != NULL && at < memory->sample_count; at++) {
             const struct replay_sample *sample = &memory->samples[at];
-            fprintf(stream,
-                    "%s,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRId64 ",%u\n",
+            fprintf(stream, "%s,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRId64 ",%u\n",
                     reports[i].backend->name, sample->event, sample->time_us, sample->live,
                     sample->blocks, sample->resident, sample->compacted);
         }

@@ -9,11 +9,11 @@
  * signal that ended it; what is said here takes precedence. */
 enum steve_exit {
     STEVE_OK = 0,
-    STEVE_FAILED = 1,      /* a trace is damaged, a replay went wrong, a file cannot be written */
-    STEVE_USAGE = 2,       /* wrong command line */
-    STEVE_RECORDER = 125,  /* record: the recording failed or is not complete */
+    STEVE_FAILED = 1,       /* a trace is damaged, a replay went wrong, a file cannot be written */
+    STEVE_USAGE = 2,        /* wrong command line */
+    STEVE_RECORDER = 125,   /* record: the recording failed or is not complete */
     STEVE_CANNOT_RUN = 126, /* record: the command is there but cannot be run */
-    STEVE_NOT_FOUND = 127, /* record: there is no such command */
+    STEVE_NOT_FOUND = 127,  /* record: there is no such command */
 };
 
 /* The commands; arguments as for main, argv[0] is the command's name. Return the exit status. */

@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TRACE_MAGIC "STEVETRC"     /* first 8 bytes of a file */
-#define TRACE_END_MAGIC "STEVEEND" /* last 8 bytes of a complete file */
+#define TRACE_MAGIC "STEVETRC"        /* first 8 bytes of a file */
+#define TRACE_END_MAGIC "STEVEEND"    /* last 8 bytes of a complete file */
 #define TRACE_FRAME_MAGIC 0x4d415246u /* "FRAM", little-endian */
 
 enum {
@@ -29,7 +29,8 @@ enum {
 enum trace_frame_type {
     TRACE_FRAME_EVENTS = 1,
     TRACE_FRAME_END = 2,
-    TRACE_FRAME_SKIPPABLE = 0x80, /* this bit: a reader that does not know the type skips the frame */
+    TRACE_FRAME_SKIPPABLE =
+        0x80, /* this bit: a reader that does not know the type skips the frame */
 };
 
 enum trace_encoding {
@@ -51,8 +52,8 @@ enum trace_op {
     TRACE_HAS_TIME = 0x80,   /* later than the event before */
 };
 
-#define TRACE_BLOCK_MAX UINT32_MAX          /* block numbers are below this */
-#define TRACE_SIZE_MAX ((uint64_t)1 << 56)  /* sizes are below this */
+#define TRACE_BLOCK_MAX UINT32_MAX         /* block numbers are below this */
+#define TRACE_SIZE_MAX ((uint64_t)1 << 56) /* sizes are below this */
 enum { TRACE_ALIGNMENT_LOG2_MAX = 47 };
 
 /* One event, decoded. */

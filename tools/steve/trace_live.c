@@ -95,14 +95,16 @@ static int apply_change(struct trace_live *live, struct trace_event *event,
     return 0;
 }
 
-int trace_live_apply(struct trace_live *live, struct trace_event *event, struct trace_error *error) {
+int trace_live_apply(struct trace_live *live, struct trace_event *event,
+                     struct trace_error *error) {
     int result;
     if (event->op == TRACE_FREE || event->op == TRACE_REALLOC)
         result = apply_change(live, event, error);
     else if (event->op != TRACE_EXEC)
         result = apply_allocation(live, event, error);
     else if (live->live_blocks != 0)
-        result = fail(error, "another program begins while ", live->live_blocks, " blocks are live");
+        result =
+            fail(error, "another program begins while ", live->live_blocks, " blocks are live");
     else
         result = 0;
     if (result == 0) {

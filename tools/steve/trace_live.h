@@ -17,8 +17,8 @@ struct trace_live_block {
 
 struct trace_live {
     struct trace_live_block *blocks;
-    uint64_t capacity;  /* of the table */
-    uint64_t serials;   /* given out */
+    uint64_t capacity; /* of the table */
+    uint64_t serials;  /* given out */
     uint64_t live_bytes;
     uint64_t live_blocks;
     struct trace_totals totals; /* from the events; what only the recorder knows stays 0 */

@@ -30,7 +30,7 @@ struct trace_reader {
     uint64_t offset;       /* of the next byte to read from the file */
     uint64_t frame_offset; /* of the current frame */
     uint64_t frames;
-    uint64_t events; /* returned so far */
+    uint64_t events;     /* returned so far */
     uint32_t frame_left; /* events still to come in the frame */
     const uint8_t *at;   /* in the frame's contents */
     const uint8_t *end;
@@ -61,7 +61,8 @@ __attribute__((format(printf, 4, 5))) static int fail(struct trace_reader *reade
 /* An error inside a frame's contents, which may be compressed: both places are named. */
 static int fail_inside(struct trace_reader *reader, struct trace_error *error, const uint8_t *place,
                        const char *what) {
-    return fail(reader, reader->frame_offset, error, "byte %zu of this frame's contents, event %llu: %s",
+    return fail(reader, reader->frame_offset, error,
+                "byte %zu of this frame's contents, event %llu: %s",
                 (size_t)(place - reader->raw_start), (unsigned long long)reader->events, what);
 }
 
@@ -146,9 +147,6 @@ static int open_file(struct trace_reader *reader, const char *path, struct trace
         snprintf(error->text, sizeof error->text, "%.200s: out of memory", path);
         return -1;
     }
-    /* What a frame of the usual size needs is touched now, not in the middle of a measurement. */
-    memset(reader->stored, 1, 2 * TRACE_FRAME_RAW_TARGET);
-    memset(reader->raw, 1, 2 * TRACE_FRAME_RAW_TARGET);
     return read_header(reader, error);
 }
 
@@ -164,6 +162,11 @@ struct trace_reader *trace_reader_open(const char *path, struct trace_error *err
         return NULL;
     }
     return reader;
+}
+
+void trace_reader_touch(struct trace_reader *reader) {
+    memset(reader->stored, 1, 2 * TRACE_FRAME_RAW_TARGET);
+    memset(reader->raw, 1, 2 * TRACE_FRAME_RAW_TARGET);
 }
 
 void trace_reader_close(struct trace_reader *reader) {
@@ -230,7 +233,8 @@ static int read_trailer(struct trace_reader *reader, struct trace_error *error) 
     uint64_t offset = reader->offset;
     if (read_exactly(reader, trailer, sizeof trailer, "the trailer", error) != 0)
         return -1;
-    if (trace_get_u64(trailer) != reader->frame_offset || memcmp(trailer + 8, TRACE_END_MAGIC, 8) != 0)
+    if (trace_get_u64(trailer) != reader->frame_offset ||
+        memcmp(trailer + 8, TRACE_END_MAGIC, 8) != 0)
         return fail(reader, offset, error, "the trailer is damaged");
     uint8_t more;
     if (read_some(reader->descriptor, &more, 1) != 0)
@@ -299,7 +303,8 @@ static const uint8_t *get_number(struct trace_reader *reader, const uint8_t *at,
     return at != NULL && *ret_value < limit ? at : NULL;
 }
 
-static const uint8_t *get_block(struct trace_reader *reader, const uint8_t *at, uint32_t *ret_block) {
+static const uint8_t *get_block(struct trace_reader *reader, const uint8_t *at,
+                                uint32_t *ret_block) {
     uint64_t step;
     at = get_number(reader, at, (uint64_t)1 << 34, &step);
     if (at == NULL)

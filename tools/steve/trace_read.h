@@ -13,9 +13,12 @@ extern "C" {
 
 struct trace_reader;
 
-/* Opens `path` and reads the header. NULL on failure with `error` filled. All memory the reader will
- * ever use is got and touched here, so that later measurements of this process do not see it. */
+/* Opens `path` and reads the header. NULL on failure with `error` filled. */
 struct trace_reader *trace_reader_open(const char *path, struct trace_error *error);
+
+/* Touches the memory that frames of the usual size need, so that a later measurement of this process
+ * does not see it come. Before the first event only. */
+void trace_reader_touch(struct trace_reader *reader);
 
 /* Valid until the reader is closed. */
 const struct trace_header *trace_reader_header(const struct trace_reader *reader);

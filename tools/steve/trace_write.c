@@ -128,8 +128,8 @@ static int write_frame(struct trace_writer *writer, enum trace_frame_type type, 
 int trace_writer_flush(struct trace_writer *writer, struct trace_error *error) {
     if (writer->at == writer->raw)
         return 0;
-    return write_frame(writer, TRACE_FRAME_EVENTS,
-                       (uint32_t)(writer->events - writer->frame_first), error);
+    return write_frame(writer, TRACE_FRAME_EVENTS, (uint32_t)(writer->events - writer->frame_first),
+                       error);
 }
 
 int trace_writer_add(struct trace_writer *writer, const struct trace_event *event,
