@@ -142,10 +142,7 @@ void jf_fixed_unmark(jf_word *entry) {
 }
 
 bool jf_fixed_readers_quiet(struct jf_readers *readers, const struct rm_reader *own) {
-    /* Who opens the first section of all says so before it looks at an entry; marks come before this. */
-    jf_fence();
-    return readers == NULL || __atomic_load_n(&readers->any, __ATOMIC_RELAXED) == 0 ||
-           jf_readers_quiet(readers, own, false);
+    return readers == NULL || jf_readers_quiet(readers, own, false);
 }
 
 bool jf_fixed_claim(struct jf_heap *heap, uint32_t index, struct jf_readers *readers,

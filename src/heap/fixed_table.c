@@ -13,11 +13,15 @@ enum {
  * bits of the generation that a handle has. */
 #if UINTPTR_MAX == UINT64_MAX
 #define ENTRIES_MAX ((size_t)UINT32_MAX - 2)
-#define GENERATIONS_SEEN JF_GENERATION_MAX
+#define GENERATIONS JF_GENERATION_MAX
 #else
 #define ENTRIES_MAX ((size_t)0xffffe)
-#define GENERATIONS_SEEN 0xff
+#define GENERATIONS 0xff
 #endif
+
+/* An entry this many generations ahead of the floor is not dropped: entries carved later start from the
+ * highest generation dropped, so the generations between are lost to all of them. */
+#define AHEAD_MAX (GENERATIONS / 16)
 
 _Static_assert(JF_GRAIN == 2 * sizeof(jf_word), "entries are carved in pairs");
 
@@ -89,8 +93,14 @@ void jf_fixed_entry_push(struct jf_heap *heap, uint32_t index) {
 
 /* --- Dropping entries. */
 
-static bool is_unused(jf_word word) {
-    return jf_entry_state(word) == JF_ENTRY_FREE && jf_entry_count(word) == 0;
+/* How many generations the entry is ahead of those carved now. They count round. */
+static unsigned ahead(const struct jf_fixed *fixed, jf_word word) {
+    return (jf_entry_generation(word) - fixed->floor) & GENERATIONS;
+}
+
+static bool may_be_dropped(const struct jf_fixed *fixed, jf_word word) {
+    return jf_entry_state(word) == JF_ENTRY_FREE && jf_entry_count(word) == 0 &&
+           ahead(fixed, word) <= AHEAD_MAX;
 }
 
 /* The entries from trim_keep on become a hole. */
@@ -122,8 +132,8 @@ static void sift_one(struct jf_heap *heap) {
     fixed->trim_list = jf_entry_link(word);
     if (index < fixed->trim_keep)
         link_free(heap, index);
-    else if (jf_entry_generation(word) > fixed->floor)
-        fixed->floor = jf_entry_generation(word);
+    else if (ahead(fixed, word) <= AHEAD_MAX)
+        fixed->floor = jf_entry_generation(word) & GENERATIONS;
 }
 
 static void scan_done(struct jf_heap *heap) {
@@ -143,7 +153,8 @@ static void scan_done(struct jf_heap *heap) {
 
 void jf_fixed_trim_start(struct jf_heap *heap) {
     struct jf_fixed *fixed = jf_fixed_part(heap);
-    if (fixed->trim == JF_TRIM_SIFT)
+    /* Who never wants to see a generation again cannot do with a common floor. */
+    if (fixed->trim == JF_TRIM_SIFT || heap->options.retire)
         return;
     fixed->trim = JF_TRIM_SCAN;
     fixed->trim_keep = (uint32_t)jf_space_entries(heap->space);
@@ -153,7 +164,7 @@ bool jf_fixed_trim(struct jf_heap *heap, unsigned count) {
     struct jf_fixed *fixed = jf_fixed_part(heap);
     for (; count > 0 && fixed->trim == JF_TRIM_SCAN; count--) {
         uint32_t last = fixed->trim_keep - 1;
-        if (last > fixed->wrapped && is_unused(jf_word_load(jf_space_entry(heap->space, last))))
+        if (last > 0 && may_be_dropped(fixed, jf_word_load(jf_space_entry(heap->space, last))))
             fixed->trim_keep = last;
         else
             scan_done(heap);
@@ -167,12 +178,10 @@ bool jf_fixed_trim(struct jf_heap *heap, unsigned count) {
     return fixed->trim != JF_TRIM_NONE;
 }
 
-/* No entry is in use: all go but those that must be remembered, since their generations have wrapped. */
+/* No entry is in use: drops all that may be. */
 static void trim_all(struct jf_heap *heap) {
     while (jf_fixed_trim(heap, UINT32_MAX))
         continue;
-    if (jf_space_entries(heap->space) <= next_odd(jf_fixed_part(heap)->wrapped + 1))
-        return;
     jf_fixed_trim_start(heap);
     while (jf_fixed_trim(heap, UINT32_MAX))
         continue;
@@ -181,14 +190,13 @@ static void trim_all(struct jf_heap *heap) {
 void jf_fixed_release_entry(struct jf_heap *heap, uint32_t index) {
     struct jf_fixed *fixed = jf_fixed_part(heap);
     jf_word *entry = jf_space_entry(heap->space, index);
-    bool wrapped = (jf_entry_generation(jf_word_load(entry)) & GENERATIONS_SEEN) == 0;
     fixed->used_entries--;
-    if (wrapped && index > fixed->wrapped)
-        fixed->wrapped = index;
-    if (wrapped && heap->options.retire)
+    if (heap->options.retire && (jf_entry_generation(jf_word_load(entry)) & GENERATIONS) == 0) {
         jf_word_publish_low(entry, jf_entry_low_free(0));
-    else
+        fixed->wrapped = index > fixed->wrapped ? index : fixed->wrapped;
+    } else {
         link_free(heap, index);
+    }
     if (fixed->used_entries == 0)
         trim_all(heap);
 }

@@ -238,7 +238,7 @@ struct jf_fixed {
     uint32_t low_set;     /* which of the two sets is the one below the cursor */
     uint32_t free_entries; /* index of the first free entry; 0 = none */
     uint32_t used_entries; /* given out: of live and of purged blocks */
-    uint32_t wrapped;      /* highest index whose generation has wrapped: kept in the table; 0 = none */
+    uint32_t wrapped;      /* highest index that was retired, its generations used up; 0 = none */
     uint32_t floor;        /* generation of entries carved from now on */
     uint32_t entries_peak;
     enum jf_trim trim;
