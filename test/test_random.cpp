@@ -39,6 +39,7 @@ TEST(RandomProgram, GrowingHeapOfManyBlocks) {
     options.live_target = 8 << 20;
     options.check_every = 1009;
     options.verify_every = 20000;
+    options.destroy_every = 0;
     run(options, 200000, 1);
 }
 

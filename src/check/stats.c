@@ -204,12 +204,14 @@ static void drain_rings(const struct jf_hold *hold) {
 static bool add_region(void *context, const struct jf_part *part) {
     struct rm_stats *stats = context;
     jf_word live = jf_word_load(&part->region->live);
-    stats->blocks += live >> 32;
+    uint32_t blocks = (uint32_t)(live >> 32);
     stats->live += (uint32_t)live;
     if (part->local != NULL) {
-        stats->blocks += part->local->blocks;
+        /* may count down below what it began with: only the sum is a number of blocks */
+        blocks += part->local->blocks;
         stats->live -= part->local->limit - part->local->bump;
     }
+    stats->blocks += blocks;
     return true;
 }
 

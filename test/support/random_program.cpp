@@ -95,11 +95,14 @@ RandomProgram::Operation RandomProgram::choose() {
         {20, &RandomProgram::read_section, "read section"},
         {20, &RandomProgram::compact, "compact"},
         {options_.use_misuse ? 10u : 0u, &RandomProgram::misuse, "misuse"},
-        {random_.chance(5) ? 100u : 0u, &RandomProgram::destroy_heap, "destroy heap"},
     };
     unsigned sum = 0;
     for (const auto &each : operations)
         sum += each.weight;
+    if (options_.destroy_every != 0 && random_.below(options_.destroy_every) == 0) {
+        operation_ = "destroy heap";
+        return &RandomProgram::destroy_heap;
+    }
     uint64_t drawn = random_.below(sum);
     for (const auto &each : operations) {
         if (drawn < each.weight) {

@@ -25,6 +25,7 @@ struct RandomProgramOptions {
     unsigned check_every = 1;     // operations between two checks
     unsigned verify_every = 2000; // operations between two looks at all contents and figures
     unsigned scramble_period = 0;
+    unsigned destroy_every = 5000; // operations, about, between two ends of a heap; 0: never
     bool use_purge = true;
     bool use_misuse = true; // commits misuse now and then and expects it to be found
 };
