@@ -390,7 +390,6 @@ static bool step(struct jf_compaction *compaction, bool first_step) {
         compaction->result.bytes_released += grown - tail;
     jf_os_mutex_unlock(&heap->mutex);
     jf_moved_report(&compaction->moved, heap);
-    jf_os_yield();
     jf_os_mutex_lock(&heap->mutex);
     return done;
 }

@@ -214,9 +214,12 @@ bool jf_fixed_find(struct jf_heap *heap, const struct jf_request *request,
 uintptr_t jf_fixed_take(struct jf_heap *heap, const struct jf_place *place, size_t stride) {
     size_t pad = place->at - place->hole;
     size_t rest = place->hole_stride - pad - stride;
+    struct jf_fixed *fixed = jf_fixed_part(heap);
     jf_fixed_hole_remove(heap, place->hole, place->hole_stride);
     if (pad != 0)
         jf_fixed_hole_insert(heap, place->hole, pad);
+    else if (place->hole == fixed->lowest)
+        fixed->lowest = place->at + stride;
     if (rest != 0)
         jf_fixed_hole_insert(heap, place->at + stride, rest);
     return place->at;

@@ -211,15 +211,16 @@ class FixedHeap {
             ASSERT_EQ(copy_[i], byte(checked, i)) << "byte " << i << " of " << checked.size;
     }
 
+    // What the block must contain at a position.
+    static unsigned char byte(const Block &block, size_t position) {
+        return static_cast<unsigned char>((block.seed * 31 + position) * 0x9e3779b97f4a7c15u >> 56);
+    }
+
     rm_compact_result result = {};
 
   private:
     rmhandle_t handle_of(uint32_t index) {
         return jf_handle_make(heap_->space, index, jf_entry_generation(word(index)));
-    }
-
-    static unsigned char byte(const Block &block, size_t position) {
-        return static_cast<unsigned char>((block.seed * 31 + position) * 0x9e3779b97f4a7c15u >> 56);
     }
 
     void fill(uint32_t index, const Block &block, size_t from) {
