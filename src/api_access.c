@@ -232,7 +232,7 @@ static void settle(const struct jf_home *home) {
         jf_api_follow_table(home->fixed);
         jf_os_mutex_unlock(&home->fixed->mutex);
     } else if (JF_HAS_GROWING) {
-        jf_grow_settle_long(jf_api.window, home->index);
+        jf_grow_settle_long(jf_api.window, home->index, &jf_api.readers, jf_api_reader());
     }
 }
 

@@ -49,7 +49,8 @@ static void compact_all(struct jf_heap *heap) {
 
 static bool purge_one(struct jf_heap *heap, unsigned priority) {
     if (!heap->fixed)
-        return JF_HAS_GROWING && jf_grow_purge_one(heap, priority);
+        return JF_HAS_GROWING && jf_grow_purge_one(heap, priority, &jf_api.readers,
+                                                   jf_api_reader());
     jf_os_mutex_lock(&heap->mutex);
     bool purged = jf_fixed_purge_one(heap, priority, &jf_api.readers, jf_api_reader());
     jf_os_mutex_unlock(&heap->mutex);

@@ -293,7 +293,7 @@ inline
 #endif
 RM_API void rmread_begin(void);
 
-/* The block's address, good until the section ends. The block must not be freed meanwhile. NULL for a
+/* The block's address, good until the section ends. The block must not be freed or resized meanwhile. NULL for a
  * purged block, and for misuse detected: NULL, stale, foreign; outside a section at check levels 1 and
  * above. Waits only where rmlock would. O(1). */
 #ifndef RM_NO_INLINE

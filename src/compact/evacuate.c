@@ -152,17 +152,19 @@ static bool move_marked(struct jf_compaction *compaction, struct jf_compactor *c
         return false;
     }
     memcpy((void *)to, (const void *)at, stride);
+    /* counted before the entry names the new place: from then on somebody may free the block */
+    struct jf_region *region = jf_arena_owner(heap->u.grow.window->arena, to);
+    jf_region_add(region, (uint32_t)stride, 1);
     jf_word expected = compactor->word[i];
     jf_word moved = (expected & ~(JF_ENTRY_ADDRESS_MASK | JF_ENTRY_STATE_MASK)) |
                     jf_entry_low(to + JF_HEADER_SIZE - heap->space->base, JF_ENTRY_LIVE);
     if (!jf_word_compare_swap(entry, &expected, moved)) {
         unmark(entry);
+        jf_word_fetch_add(&region->live, (jf_word)0 - (((jf_word)1 << 32) + stride));
         jf_gaps_return(compactor, to, stride);
         compaction->result.moves_aborted++;
         return false;
     }
-    struct jf_region *region = jf_arena_owner(heap->u.grow.window->arena, to);
-    jf_region_add(region, (uint32_t)stride, 1);
     if (heap->options.moved != NULL) {
         jf_moved_add(&compaction->moved,
                      jf_handle_make(heap->space, jf_header_index(header), jf_entry_generation(moved)),
@@ -242,7 +244,7 @@ static void do_batch(struct jf_compaction *compaction, struct jf_compactor *comp
            bytes < JF_BATCH_BYTES ? (size_t)bytes : JF_BATCH_BYTES);
     classify(compaction, compactor);
     keep_in_pinned_pages(compactor);
-    if (__atomic_load_n(&compaction->readers->any, __ATOMIC_ACQUIRE) != 0)
+    if (!jf_readers_none(compaction->readers))
         mark_for_readers(compaction, compactor);
     move_all(compaction, compactor);
     sweep(compaction, compactor);

@@ -38,6 +38,11 @@ void jf_readers_add(struct jf_readers *readers, struct jf_reader_node *node,
                     struct rm_reader *reader);
 void jf_readers_remove(struct jf_readers *readers, struct jf_reader_node *node);
 
+/* Whether no thread has ever opened a section. */
+static inline bool jf_readers_none(const struct jf_readers *readers) {
+    return __atomic_load_n(&readers->any, __ATOMIC_ACQUIRE) == 0;
+}
+
 /* Whether every thread has been outside its section at some time since this call began. Waits at most a
  * few microseconds for sections to end; false when one stays open or the calling thread is in one.
  * `own` is the calling thread's section, may be NULL. `system_fence`: use the fence on all threads (to be

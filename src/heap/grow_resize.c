@@ -1,6 +1,7 @@
 /* The growing profile: what gives one block another place or size outside compaction: resizing, long
  * locks, purging. The caller has made the entry RESIZING, or it is done here.
  */
+#include "handle/readers.h"
 #include "heap/region.h"
 
 #include <string.h>
@@ -149,6 +150,33 @@ bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, bool 
     return true;
 }
 
+/* ------------------------------------------------------------------------------------- claiming */
+
+/* The read sections that a block must not be taken away from. */
+struct reading {
+    struct jf_readers *readers;
+    const struct rm_reader *own;
+};
+
+/* Makes an unlocked LIVE entry that points to `payload` RESIZING, unless the block may be in use in a read
+ * section; false when it is not so. */
+static bool claim_unused(struct jf_window *window, uint32_t index, uintptr_t payload,
+                         const struct reading *reading) {
+    jf_word *entry = jf_space_entry(&window->space, index);
+    jf_word word = jf_word_load(entry);
+    while (jf_entry_state(word) == JF_ENTRY_LIVE && jf_entry_count(word) == 0 &&
+           jf_space_address(&window->space, word) == payload) {
+        if (!jf_word_compare_swap(entry, &word, (word & ~JF_ENTRY_STATE_MASK) | JF_ENTRY_RESIZING))
+            continue;
+        if (jf_readers_none(reading->readers) ||
+            jf_readers_quiet(reading->readers, reading->own, window->fence_all))
+            return true;
+        jf_word_publish_low(entry, jf_entry_low(payload - window->space.base, JF_ENTRY_LIVE));
+        return false;
+    }
+    return false;
+}
+
 /* ------------------------------------------------------------------------------------- long locks */
 
 /* Room in the heap's region for long locks. The window's mutex is held. */
@@ -179,47 +207,31 @@ static uintptr_t place_long(struct jf_heap *heap, size_t stride, unsigned align_
     return at;
 }
 
-void jf_grow_settle_long(struct jf_window *window, uint32_t index) {
+void jf_grow_settle_long(struct jf_window *window, uint32_t index, struct jf_readers *readers,
+                         const struct rm_reader *own) {
     struct jf_thread *thread = jf_thread_get(window);
+    struct reading reading = {readers, own};
+    jf_word word = jf_word_load(jf_space_entry(&window->space, index));
+    if (thread == NULL || jf_entry_state(word) != JF_ENTRY_LIVE ||
+        !claim_unused(window, index, jf_space_address(&window->space, word), &reading))
+        return;
     struct place old = find_place(window, index);
-    if (thread == NULL || old.payload == 0 || old.large != NULL)
-        goto stay;
-    size_t stride = jf_header_stride(old.header);
-    jf_os_mutex_lock(&window->mutex);
-    struct jf_region *region = jf_arena_owner(window->arena, old.payload);
     uintptr_t at = 0;
-    if (region != old.heap->u.grow.long_local.region)
-        at = place_long(old.heap, stride, old.align_log2);
+    jf_os_mutex_lock(&window->mutex);
+    if (old.large == NULL &&
+        jf_arena_owner(window->arena, old.payload) != old.heap->u.grow.long_local.region)
+        at = place_long(old.heap, jf_header_stride(old.header), old.align_log2);
     if (at != 0) {
         memcpy((void *)(at + JF_HEADER_SIZE), (const void *)old.payload, old.size);
         jf_header_store(at, old.header);
     }
     jf_os_mutex_unlock(&window->mutex);
-    if (at == 0)
-        goto stay;
-    set_live(window, index, at + JF_HEADER_SIZE);
-    release(window, thread, &old);
-    return;
-stay:
-    jf_word_publish_low(
-        jf_space_entry(&window->space, index),
-        (jf_word_load(jf_space_entry(&window->space, index)) & JF_ENTRY_ADDRESS_MASK) |
-            JF_ENTRY_LIVE);
+    set_live(window, index, at != 0 ? at + JF_HEADER_SIZE : old.payload);
+    if (at != 0)
+        release(window, thread, &old);
 }
 
 /* ------------------------------------------------------------------------------------- purging */
-
-/* Takes an unlocked LIVE entry that points to `payload` out of use; false when it is not so. */
-static bool claim_unlocked(struct jf_window *window, uint32_t index, uintptr_t payload) {
-    jf_word *entry = jf_space_entry(&window->space, index);
-    jf_word word = jf_word_load(entry);
-    while (jf_entry_state(word) == JF_ENTRY_LIVE && jf_entry_count(word) == 0 &&
-           jf_space_address(&window->space, word) == payload)
-        if (jf_word_compare_swap(entry, &word,
-                                 (word & ~JF_ENTRY_STATE_MASK) | JF_ENTRY_RESIZING))
-            return true;
-    return false;
-}
 
 static void set_purged(struct jf_window *window, struct jf_heap *heap, uint32_t index) {
     jf_word_publish_low(jf_space_entry(&window->space, index),
@@ -227,14 +239,15 @@ static void set_purged(struct jf_window *window, struct jf_heap *heap, uint32_t 
 }
 
 /* Empties the region's blocks of this priority. Nobody has the region; the window's mutex is held. */
-static bool purge_region(struct jf_window *window, struct jf_region *region, unsigned priority) {
+static bool purge_region(struct jf_window *window, struct jf_region *region, unsigned priority,
+                         const struct reading *reading) {
     struct jf_step step;
     bool purged = false;
     uintptr_t at = jf_region_first(region);
     for (; at < jf_region_last(region) && jf_block_step(at, &step); at += step.stride) {
         uint32_t index = jf_header_index(step.header);
         if (step.hole || jf_header_kind(step.header) != (JF_KIND_BLOCK | priority) ||
-            !claim_unlocked(window, index, step.payload))
+            !claim_unused(window, index, step.payload, reading))
             continue;
         set_purged(window, region->heap, index);
         jf_header_store(at, jf_header_with_kind(step.header, JF_KIND_DEAD));
@@ -244,36 +257,38 @@ static bool purge_region(struct jf_window *window, struct jf_region *region, uns
     return purged;
 }
 
-static bool purge_list(struct jf_window *window, struct jf_region *list, unsigned priority) {
+static bool purge_list(struct jf_window *window, struct jf_region *list, unsigned priority,
+                       const struct reading *reading) {
     bool purged = false;
     for (; list != NULL; list = list->next)
-        purged |= purge_region(window, list, priority);
+        purged |= purge_region(window, list, priority, reading);
     return purged;
 }
 
 static struct jf_large *purge_large(struct jf_window *window, struct jf_heap *heap,
-                                    unsigned priority) {
+                                    unsigned priority, const struct reading *reading) {
     struct jf_large *large = heap->u.grow.large;
     while (large != NULL && (large->priority != priority ||
-                             !claim_unlocked(window, large->index, large->address)))
+                             !claim_unused(window, large->index, large->address, reading)))
         large = large->next;
     return large;
 }
 
-bool jf_grow_purge_one(struct jf_heap *heap, unsigned priority) {
+bool jf_grow_purge_one(struct jf_heap *heap, unsigned priority, struct jf_readers *readers,
+                       const struct rm_reader *own) {
     struct jf_grow *grow = &heap->u.grow;
     struct jf_window *window = grow->window;
+    struct reading reading = {readers, own};
     bool purged = false;
     jf_os_mutex_lock(&window->mutex);
     if (jf_thread_self() != NULL)
         jf_thread_retire(jf_thread_self(), heap);
     for (unsigned bin = 0; bin <= JF_REGION_BINS && !purged; bin++)
-        purged = purge_list(window, grow->bins[bin], priority);
-    if (!purged)
-        purged = purge_list(window, grow->settled, priority) |
-                 purge_list(window, grow->stuck[0], priority) |
-                 purge_list(window, grow->stuck[1], priority);
-    struct jf_large *large = purged ? NULL : purge_large(window, heap, priority);
+        purged = purge_list(window, grow->bins[bin], priority, &reading);
+    struct jf_region *const settled[] = {grow->settled, grow->stuck[0], grow->stuck[1]};
+    for (unsigned i = 0; i < 3 && !purged; i++)
+        purged = purge_list(window, settled[i], priority, &reading);
+    struct jf_large *large = purged ? NULL : purge_large(window, heap, priority, &reading);
     jf_window_relist_locked(window);
     jf_os_mutex_unlock(&window->mutex);
     if (large != NULL) {

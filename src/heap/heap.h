@@ -350,12 +350,14 @@ bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, bool 
 struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload);
 /* The large block at `payload`; NULL when it is an ordinary one. */
 struct jf_large *jf_grow_large_at(struct jf_window *window, uintptr_t payload);
-/* Moves a block, whose entry the caller made RESIZING, into the heap's region for long locks if there is
- * room; in any case the entry is LIVE afterwards. */
-void jf_grow_settle_long(struct jf_window *window, uint32_t index);
+/* Moves an unlocked block that is not in a read section into the heap's region for long locks, if there is
+ * room. */
+void jf_grow_settle_long(struct jf_window *window, uint32_t index, struct jf_readers *readers,
+                         const struct rm_reader *own);
 /* Empties unlocked blocks of that purge priority, those of at least one region or one large block; false
  * when there are none. */
-bool jf_grow_purge_one(struct jf_heap *heap, unsigned priority);
+bool jf_grow_purge_one(struct jf_heap *heap, unsigned priority, struct jf_readers *readers,
+                       const struct rm_reader *own);
 
 /* --- window.c and thread.c */
 
