@@ -57,10 +57,12 @@ protected:
         options.misuse = with_callback ? go_on : nullptr;
         options.check = 0;
         heap_ = nullptr;
-        if (is_default())
+        if (is_default()) {
             ASSERT_EQ(0, rmconfigure(&options));
-        if (GetParam() == DEFAULT_FIXED)
+        }
+        if (GetParam() == DEFAULT_FIXED) {
             ASSERT_EQ(0, rminit(buffer_.data(), buffer_.size()));
+        }
         if (GetParam() == GROWING)
             heap_ = rmheap_create(&options);
         if (GetParam() == FIXED)
@@ -83,13 +85,21 @@ protected:
         return handle;
     }
 
-    // Whose entry has been used `times` times since.
+    static uintptr_t entry_of(rmhandle_t handle) {
+        return reinterpret_cast<uintptr_t>(handle) & ((uintptr_t{1} << 52) - 1);
+    }
+
+    // Whose entry has been used `times` times since, which must be below 4095.
     rmhandle_t freed_long_ago(int times) {
         rmhandle_t handle = freed();
-        for (int i = 0; i < times; i++) {
+        int reused = 0;
+        for (int i = 0; i < 5000000 && reused < times; i++) {
             rmhandle_t next = rmheap_malloc(heap_, 40);
+            EXPECT_NE(handle, next);
+            reused += entry_of(next) == entry_of(handle);
             rmfree(next);
         }
+        EXPECT_EQ(times, reused);
         return handle;
     }
 
@@ -134,7 +144,7 @@ protected:
     std::vector<Report> reports_;
 };
 
-using MisuseDeath = Misuse;
+class MisuseDeath : public Misuse {};
 
 TEST_P(MisuseDeath, DoubleFree) {
     rmhandle_t handle = freed();
@@ -412,6 +422,9 @@ TEST_P(Misuse, ReportNamesTheHeapWhereItCanBeTold) {
 }
 
 INSTANTIATE_TEST_SUITE_P(In, Misuse,
+                         testing::Values(GROWING, FIXED, DEFAULT_GROWING, DEFAULT_FIXED),
+                         profile_name);
+INSTANTIATE_TEST_SUITE_P(In, MisuseDeath,
                          testing::Values(GROWING, FIXED, DEFAULT_GROWING, DEFAULT_FIXED),
                          profile_name);
 

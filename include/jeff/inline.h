@@ -51,12 +51,13 @@ RM_API void rm_read_end_slow_v1(void);
 
 /* Index of the handle's entry when it is an aligned address inside the table, else a huge number.
  * (Macros: a C11 inline function with external linkage may not call a static one.) */
-#define RM_WINDOW_OFFSET_(bits) (((bits) & RM_HANDLE_ENTRY) - rm_window_v1.table)
+#define RM_WINDOW_OFFSET_(bits) (((bits)&RM_HANDLE_ENTRY) - rm_window_v1.table)
 #define RM_WINDOW_INDEX_(bits) (RM_WINDOW_OFFSET_(bits) >> 3 | RM_WINDOW_OFFSET_(bits) << 61)
 
 /* Equal to RM_ENTRY_LIVE exactly when the word has the handle's generation and is plainly live. */
-#define RM_WORD_DIFFERS_(word, bits, also) \
-    ((((word) ^ (uint64_t)(bits) >> 12) & RM_ENTRY_GENERATION) | ((word) & (RM_ENTRY_STATE | (also))))
+#define RM_WORD_DIFFERS_(word, bits, also)                                                         \
+    ((((word) ^ (uint64_t)(bits) >> 12) & RM_ENTRY_GENERATION) |                                   \
+     ((word) & (RM_ENTRY_STATE | (also))))
 
 inline void *rmlock(rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;

@@ -28,6 +28,13 @@
 #define RM_LIKELY(condition) (condition)
 #endif
 
+/* The calls that <jeff/inline.h> defines. */
+#if defined(RM_NO_INLINE)
+#define RM_INLINE
+#else
+#define RM_INLINE inline
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -46,7 +53,7 @@ typedef struct rm_heap *rmheap_t;
 typedef enum rm_compact_status {
     RM_COMPACT_DONE = 0,      /* nothing left to gain: the next call returns at once */
     RM_COMPACT_BUDGET = 1,    /* the time was used up; call again to go on */
-    RM_COMPACT_LOCKED = 2,    /* what is left to gain is held by locked blocks or open read sections */
+    RM_COMPACT_LOCKED = 2,    /* the rest is held by locked blocks or open read sections */
     RM_COMPACT_NOT_WORTH = 3, /* what is left would cost more than it gives back */
 } rm_compact_status;
 
@@ -56,8 +63,8 @@ struct rm_compact_result {
     uint32_t elapsed_us;     /* wall time of the call, microseconds */
     uint64_t blocks_moved;   /* blocks */
     uint64_t bytes_moved;    /* bytes */
-    uint64_t bytes_released; /* bytes given back to the system (growing) or joined to the free end (fixed) */
-    uint64_t moves_aborted;  /* moves given up because somebody locked or freed the block meanwhile */
+    uint64_t bytes_released; /* given back to the system, or (fixed) joined to the free end */
+    uint64_t moves_aborted;  /* given up because somebody locked or freed the block meanwhile */
     uint64_t blocks_locked;  /* locked blocks met that kept their place */
     uint64_t bytes_locked;   /* dead bytes that could not be given back because of them */
 };
@@ -83,8 +90,8 @@ struct rm_misuse {
     const char *message; /* the whole line, without newline */
 };
 
-enum { RM_LOCKS_MAX = 2048 };         /* locks at a time on one block */
-enum { RM_PURGE_PRIORITY_MAX = 7 };   /* the last to be emptied */
+enum { RM_LOCKS_MAX = 2048 };       /* locks at a time on one block */
+enum { RM_PURGE_PRIORITY_MAX = 7 }; /* the last to be emptied */
 
 /* A block has moved: it is at `address` now. Called after the move, on the thread that compacts,
  * with no lock of the library held. Inside, only lock, unlock, weaklock and deref are allowed. */
@@ -103,13 +110,18 @@ typedef int rm_misuse_fn(void *context, const struct rm_misuse *misuse);
  * JEFF_SCRAMBLE=100,42, JEFF_RETIRE=1) set the same fields of the default heap when the program has
  * not configured it; they are ignored in programs that run setuid or setgid. */
 struct rm_options {
-    size_t struct_size;       /* set by rmoptions_init */
-    size_t limit;             /* JEFF_LIMIT: most bytes of memory the heap may hold; 0 = no limit. Growing heaps only */
-    unsigned check;           /* JEFF_CHECK: 0 none, 1 cheap assertions, 2 full check after every call, 3 also scramble */
-    unsigned scramble_period; /* JEFF_SCRAMBLE=period[,seed]: move every unlocked block at every period-th allocation; 0 = never */
-    uint64_t scramble_seed;   /* chooses the order in which they are moved; printed when a check fails */
-    int retire;               /* JEFF_RETIRE: 1 = never reuse an entry whose generations are used up (4095 reuses) */
-    void *context;            /* handed to the callbacks */
+    size_t struct_size; /* set by rmoptions_init */
+    /* JEFF_LIMIT: most bytes of memory the heap may hold; 0 = no limit. Growing heaps only. */
+    size_t limit;
+    /* JEFF_CHECK: 0 none, 1 cheap assertions, 2 full check after every call, 3 also scramble. */
+    unsigned check;
+    /* JEFF_SCRAMBLE=period[,seed]: move every unlocked block at every period-th allocation; 0 = never.
+     * The seed chooses the order in which they are moved; printed when a check fails. */
+    unsigned scramble_period;
+    uint64_t scramble_seed;
+    /* JEFF_RETIRE: 1 = never reuse an entry whose generations are used up (4095 reuses). */
+    int retire;
+    void *context; /* handed to the callbacks */
     rm_moved_fn *moved;
     rm_memory_low_fn *memory_low;
     rm_misuse_fn *misuse;
@@ -117,26 +129,26 @@ struct rm_options {
 
 /* Figures of a heap, in bytes unless another unit is named. */
 struct rm_stats {
-    size_t struct_size;         /* bytes of this struct the library filled */
-    uint64_t blocks;            /* live blocks */
-    uint64_t live;              /* bytes of live blocks with their headers, rounded as they lie in memory */
-    uint64_t requested;         /* bytes the program asked for in the live blocks */
-    uint64_t locked_blocks;     /* blocks locked now */
-    uint64_t locked;            /* their bytes */
-    uint64_t purgeable;         /* bytes in blocks marked purgeable */
-    uint64_t reserved;          /* address space reserved; growing heaps share one window */
-    uint64_t committed;         /* memory held for blocks, whole pages */
-    uint64_t peak_committed;    /* the most that ever was */
-    uint64_t table;             /* bytes of handle table in use, at its peak: entries cannot move */
-    uint64_t overhead;          /* all other bookkeeping */
-    uint64_t holes;             /* dead spaces between blocks */
-    uint64_t hole_bytes;        /* bytes in them */
-    uint64_t largest_free;      /* the largest block that could be allocated now without compacting */
-    uint64_t largest_after;     /* the largest that could be allocated after a full compaction, locks as now */
-    uint64_t regions;           /* regions */
-    uint64_t large_blocks;      /* blocks with a chunk of their own */
-    uint64_t compactions;       /* calls of rmcompact and rmcompact_us */
-    uint64_t blocks_moved;      /* by all compactions */
+    size_t struct_size;      /* bytes of this struct the library filled */
+    uint64_t blocks;         /* live blocks */
+    uint64_t live;           /* bytes of live blocks with headers, rounded as they lie */
+    uint64_t requested;      /* bytes the program asked for in the live blocks */
+    uint64_t locked_blocks;  /* blocks locked now */
+    uint64_t locked;         /* their bytes */
+    uint64_t purgeable;      /* bytes in blocks marked purgeable */
+    uint64_t reserved;       /* address space reserved; growing heaps share one window */
+    uint64_t committed;      /* memory held for blocks, whole pages */
+    uint64_t peak_committed; /* the most that ever was */
+    uint64_t table;          /* bytes of handle table in use, at its peak: entries cannot move */
+    uint64_t overhead;       /* all other bookkeeping */
+    uint64_t holes;          /* dead spaces between blocks */
+    uint64_t hole_bytes;     /* bytes in them */
+    uint64_t largest_free;   /* largest block to be had now without compacting */
+    uint64_t largest_after;  /* largest to be had after a full compaction, locks as now */
+    uint64_t regions;        /* regions */
+    uint64_t large_blocks;   /* blocks with a chunk of their own */
+    uint64_t compactions;    /* calls of rmcompact and rmcompact_us */
+    uint64_t blocks_moved;   /* by all compactions */
     uint64_t bytes_moved;
     uint64_t bytes_released;
     uint64_t moves_aborted;
@@ -250,10 +262,7 @@ RM_API int rmpurgeable(rmhandle_t handle, int priority);
  * not even for a compaction that is moving this very block; it waits only while another thread is in
  * rmrealloc on the block and, in a fixed heap, while at most 64 KiB are being slid. NULL only for a
  * purged block, and for misuse detected: NULL, stale, foreign, overflow (RM_LOCKS_MAX). O(1). */
-#ifndef RM_NO_INLINE
-inline
-#endif
-RM_API void *rmlock(rmhandle_t handle);
+RM_API RM_INLINE void *rmlock(rmhandle_t handle);
 
 /* As rmlock, but gives NULL instead of waiting. O(1), never blocks. */
 RM_API void *rmtrylock(rmhandle_t handle);
@@ -265,10 +274,7 @@ RM_API void *rmlock_long(rmhandle_t handle);
 
 /* Takes back one lock. Misuse detected: not locked, NULL, stale, foreign. An unlock too many while
  * another holder has the block locked cannot be told apart from that holder's own. O(1). */
-#ifndef RM_NO_INLINE
-inline
-#endif
-RM_API void rmunlock(rmhandle_t handle);
+RM_API RM_INLINE void rmunlock(rmhandle_t handle);
 
 /* The block's address without a promise: good until the block moves or is freed. The memory stays
  * readable after a move, but holds something else: read first, then ask rmweak_valid, and throw away
@@ -288,24 +294,15 @@ RM_API int rmweak_valid(rmhandle_t handle, const void *pointer);
 /* Opens a read section of the calling thread. Sections nest. While one is open, no block this thread
  * has dereferenced in it moves; nobody waits for anybody. Keep sections short: the compactor leaves
  * blocks alone rather than wait. */
-#ifndef RM_NO_INLINE
-inline
-#endif
-RM_API void rmread_begin(void);
+RM_API RM_INLINE void rmread_begin(void);
 
-/* The block's address, good until the section ends. The block must not be freed or resized meanwhile. NULL for a
- * purged block, and for misuse detected: NULL, stale, foreign; outside a section at check levels 1 and
- * above. Waits only where rmlock would. O(1). */
-#ifndef RM_NO_INLINE
-inline
-#endif
-RM_API void *rmderef(rmhandle_t handle);
+/* The block's address, good until the section ends. The block must not be freed or resized meanwhile.
+ * NULL for a purged block, and for misuse detected: NULL, stale, foreign; outside a section at check
+ * levels 1 and above. Waits only where rmlock would. O(1). */
+RM_API RM_INLINE void *rmderef(rmhandle_t handle);
 
 /* Closes it. Misuse detected: no section open. */
-#ifndef RM_NO_INLINE
-inline
-#endif
-RM_API void rmread_end(void);
+RM_API RM_INLINE void rmread_end(void);
 
 /* ---------------------------------------------------------------------------------------------
  * Compaction, figures, check

@@ -116,7 +116,8 @@ static inline void jf_fence_acquire(void) {
  * takes it back, and neither may be lost. Only for a word whose low 40 bits nobody else writes now. Two
  * stores: the byte on top first, then the four with the state, released. */
 static inline void jf_word_publish_low(jf_word *word, jf_word low) {
-#if !defined(JF_FREESTANDING) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#if !defined(JF_FREESTANDING) && defined(__BYTE_ORDER__) &&                                        \
+    __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     __atomic_store_n((uint8_t *)word + 4, (uint8_t)(low >> 32), __ATOMIC_RELAXED);
     __atomic_store_n((uint32_t *)(void *)word, (uint32_t)low, __ATOMIC_RELEASE);
 #else

@@ -8,12 +8,12 @@
 
 struct jf_budget {
     uint64_t start_ns;
-    uint64_t total_ns; /* 0 = no limit */
+    uint64_t total_ns;  /* 0 = no limit */
     uint64_t worked_ns; /* where there is no clock: estimated cost of the work done */
 };
 
 enum {
-    JF_BUDGET_SLACK_NS = 15000,   /* kept back for what the estimates do not see */
+    JF_BUDGET_SLACK_NS = 15000, /* kept back for what the estimates do not see */
     /* Copying 1 KiB, out of cache, to pages that have memory; small processors: 1 us per 64 bytes. */
     JF_BUDGET_COPY_NS_KIB = UINTPTR_MAX == UINT64_MAX ? 260 : 15625,
     JF_BUDGET_FAULT_NS_KIB = 430, /* touching 1 KiB of pages that have none */

@@ -12,8 +12,7 @@ static void count_result(struct jf_heap *heap, const struct rm_compact_result *r
 rm_compact_status jf_compact(struct jf_heap *heap, struct jf_readers *readers,
                              const struct rm_reader *own_reader, uint32_t max_us,
                              struct rm_compact_result *ret_result) {
-    struct jf_compaction compaction = {
-        .heap = heap, .readers = readers, .own_reader = own_reader};
+    struct jf_compaction compaction = {.heap = heap, .readers = readers, .own_reader = own_reader};
     jf_budget_start(&compaction.budget, max_us);
     if (__atomic_exchange_n(&heap->compactor_busy, 1, __ATOMIC_ACQUIRE) != 0) {
         compaction.result.status = RM_COMPACT_BUDGET;

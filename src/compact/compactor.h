@@ -33,12 +33,12 @@ struct jf_gap {
 enum jf_fate { JF_FATE_LOCKED, JF_FATE_STAYS, JF_FATE_MOVES, JF_FATE_MARKED, JF_FATE_MOVED };
 
 struct jf_compactor {
-    struct jf_region *source; /* region being walked; NULL: choose one */
-    uintptr_t cursor;         /* next header to look at */
-    uintptr_t run;            /* start of the free run that ends at the cursor */
+    struct jf_region *source;              /* region being walked; NULL: choose one */
+    uintptr_t cursor;                      /* next header to look at */
+    uintptr_t run;                         /* start of the free run that ends at the cursor */
     uint64_t pinned[JF_REGION_PAGES / 64]; /* pages of the source with a block that cannot move */
-    uint32_t witness;         /* entry of a block that was locked in the source */
-    struct jf_gap gap;        /* being filled from `from`; region NULL: none */
+    uint32_t witness;                      /* entry of a block that was locked in the source */
+    struct jf_gap gap;                     /* being filled from `from`; region NULL: none */
     struct jf_gap gaps[JF_GAPS_MAX];
     unsigned gap_first, gap_count;
     size_t gap_bytes;

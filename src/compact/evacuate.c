@@ -9,11 +9,11 @@
 
 enum {
     PREFETCH_AHEAD = 2048,
-    BATCH_NS_MIN = 4000,       /* with less time left nothing is begun */
-    BLOCK_NS = 130,            /* most that looking at and moving one block takes, without its bytes */
-    BYTE_NS_KIB = 900,         /* most that moving 1 KiB takes, destination's page faults included */
-    REGIONS_AT_A_TIME = 64,    /* looked at between two looks at the clock */
-    PURGE_STEP = 256 << 10,    /* bytes of the arena's dirty chunks given back between two looks */
+    BATCH_NS_MIN = 4000,    /* with less time left nothing is begun */
+    BLOCK_NS = 130,         /* most that looking at and moving one block takes, without its bytes */
+    BYTE_NS_KIB = 900,      /* most that moving 1 KiB takes, destination's page faults included */
+    REGIONS_AT_A_TIME = 64, /* looked at between two looks at the clock */
+    PURGE_STEP = 256 << 10, /* bytes of the arena's dirty chunks given back between two looks */
 };
 
 /* ------------------------------------------------------------------------------------- a batch */
@@ -166,9 +166,10 @@ static bool move_marked(struct jf_compaction *compaction, struct jf_compactor *c
         return false;
     }
     if (heap->options.moved != NULL) {
-        jf_moved_add(&compaction->moved,
-                     jf_handle_make(heap->space, jf_header_index(header), jf_entry_generation(moved)),
-                     to + JF_HEADER_SIZE, stride - JF_HEADER_SIZE - jf_header_slack(header));
+        jf_moved_add(
+            &compaction->moved,
+            jf_handle_make(heap->space, jf_header_index(header), jf_entry_generation(moved)),
+            to + JF_HEADER_SIZE, stride - JF_HEADER_SIZE - jf_header_slack(header));
     }
     *ret_stride = stride;
     return true;
@@ -205,8 +206,7 @@ static void sweep(struct jf_compaction *compaction, struct jf_compactor *compact
         if (compactor->fate[i] == JF_FATE_MOVED)
             continue;
         uintptr_t at = compactor->at[i];
-        compaction->result.bytes_released +=
-            jf_gaps_add_run(compactor, region, compactor->run, at);
+        compaction->result.bytes_released += jf_gaps_add_run(compactor, region, compactor->run, at);
         compactor->run = at + jf_header_stride(jf_header_load(at));
     }
     if (compactor->run < compactor->cursor)
@@ -239,7 +239,8 @@ static void do_batch(struct jf_compaction *compaction, struct jf_compactor *comp
     struct jf_heap *heap = compaction->heap;
     uint64_t blocks = left_ns / 2 / BLOCK_NS;
     uint64_t bytes = left_ns / 2 * 1024 / BYTE_NS_KIB;
-    uint64_t most = heap->options.moved != NULL ? (uint64_t)JF_MOVED_MAX : (uint64_t)JF_BATCH_BLOCKS;
+    uint64_t most =
+        heap->options.moved != NULL ? (uint64_t)JF_MOVED_MAX : (uint64_t)JF_BATCH_BLOCKS;
     gather(heap, compactor, (unsigned)(blocks < most ? blocks + 1 : most),
            bytes < JF_BATCH_BYTES ? (size_t)bytes : JF_BATCH_BYTES);
     classify(compaction, compactor);

@@ -40,8 +40,7 @@ static uintptr_t place_in_pocket(struct jf_compactor *compactor, size_t stride) 
         jf_header_stride(jf_header_load(compactor->pockets[floor])) >= stride)
         at = take_pocket(compactor, floor);
     else if (sure < JF_POCKET_BINS && compactor->pocket_mask >> sure != 0)
-        at = take_pocket(compactor,
-                         sure + jf_bits_lowest(compactor->pocket_mask >> sure));
+        at = take_pocket(compactor, sure + jf_bits_lowest(compactor->pocket_mask >> sure));
     if (at == 0)
         return 0;
     size_t size = jf_header_stride(jf_header_load(at));
@@ -80,8 +79,7 @@ static bool fresh_gap(struct jf_heap *heap, struct jf_compactor *compactor) {
     jf_os_mutex_unlock(&window->mutex);
     if (region == NULL)
         return false;
-    compactor->gap =
-        (struct jf_gap){region, jf_region_first(region), jf_region_last(region)};
+    compactor->gap = (struct jf_gap){region, jf_region_first(region), jf_region_last(region)};
     return true;
 }
 

@@ -18,8 +18,8 @@ struct jf_table_page {
     uint32_t free;              /* index of the first free entry; 0 = none */
     uint16_t carved;            /* entries ever used since the page got its memory */
     uint16_t used;
-    uint16_t floor; /* generation that fresh entries start from */
-    bool listed;    /* in the owner's list of pages with free entries */
+    uint16_t floor;   /* generation that fresh entries start from */
+    bool listed;      /* in the owner's list of pages with free entries */
     uint32_t retired; /* entries never to be used again */
 };
 

@@ -27,10 +27,10 @@ enum jf_kind {
 
 enum {
     JF_HEADER_SIZE = 8,
-    JF_GRAIN = 16,             /* strides are multiples of this */
-    JF_EXTENDED_SIZE = 24,     /* bytes before the payload of an extended block */
-    JF_ALIGN_LOG2_MIN = 4,     /* 16 bytes */
-    JF_ALIGN_LOG2_MAX = 19,    /* 512 KiB */
+    JF_GRAIN = 16,          /* strides are multiples of this */
+    JF_EXTENDED_SIZE = 24,  /* bytes before the payload of an extended block */
+    JF_ALIGN_LOG2_MIN = 4,  /* 16 bytes */
+    JF_ALIGN_LOG2_MAX = 19, /* 512 KiB */
 };
 #define JF_STRIDE_FIELD_MAX ((size_t)((1u << 20) - 1) * JF_GRAIN)
 

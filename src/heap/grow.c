@@ -4,8 +4,9 @@
 #include <string.h>
 
 enum {
-    ADOPT_BIN_MAX = 23,     /* densest regions that are bumped into again: a quarter dead or more */
-    OVERFLOW_STRIDE = 1024, /* blocks from here up that do not fit a swept hole go to the overflow region */
+    ADOPT_BIN_MAX = 23, /* densest regions that are bumped into again: a quarter dead or more */
+    OVERFLOW_STRIDE =
+        1024, /* blocks from here up that do not fit a swept hole go to the overflow region */
     ALIGN_LOG2_REGION = 12, /* more alignment than this gets a chunk of its own */
 };
 

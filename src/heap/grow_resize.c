@@ -128,8 +128,7 @@ bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, bool 
     size_t stride;
     if (thread == NULL || !jf_block_stride(size, &stride))
         return false;
-    if (old.large != NULL && stride >= JF_LARGE_MIN &&
-        jf_large_resize(window, old.large, size)) {
+    if (old.large != NULL && stride >= JF_LARGE_MIN && jf_large_resize(window, old.large, size)) {
         set_live(window, index, old.payload);
         return true;
     }

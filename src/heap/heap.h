@@ -53,7 +53,7 @@ enum {
     JF_REGION_ORDER = JF_REGION_SHIFT - JF_UNIT_SHIFT,
     JF_PAGE_SHIFT = 12,
     JF_REGION_PAGES = 1 << (JF_REGION_SHIFT - JF_PAGE_SHIFT),
-    JF_REGION_BINS = 32, /* by live bytes in 32nds of a region */
+    JF_REGION_BINS = 32,      /* by live bytes in 32nds of a region */
     JF_CLAIM_SIZE = 64 << 10, /* bytes of a hole that are committed and claimed at a time */
     JF_LARGE_MIN = 128 << 10, /* strides from here up get a chunk of their own */
     JF_RING_SIZE = 256,       /* freed entries a thread gathers before it accounts for them */
@@ -83,20 +83,23 @@ struct jf_options {
 /* ------------------------------------------------------------------------------------- regions */
 
 enum jf_region_state {
-    JF_REGION_FREE = 0,    /* descriptor not in use */
-    JF_REGION_LISTED = 1,  /* nobody's: in a bin of its heap */
-    JF_REGION_OWNED = 2,   /* a thread bumps into it */
-    JF_REGION_HELD = 3,    /* the compactor works on it */
-    JF_REGION_SETTLED = 4, /* nobody's: compacted, nothing to gain until it changes; in the settled list */
-    JF_REGION_STUCK = 5,   /* as SETTLED, but locked blocks keep what could be gained; in a stuck list */
+    JF_REGION_FREE = 0,   /* descriptor not in use */
+    JF_REGION_LISTED = 1, /* nobody's: in a bin of its heap */
+    JF_REGION_OWNED = 2,  /* a thread bumps into it */
+    JF_REGION_HELD = 3,   /* the compactor works on it */
+    JF_REGION_SETTLED =
+        4, /* nobody's: compacted, nothing to gain until it changes; in the settled list */
+    JF_REGION_STUCK =
+        5, /* as SETTLED, but locked blocks keep what could be gained; in a stuck list */
 };
 
 /* Descriptor of a region. Never given back to the system, only reused as a descriptor, so that a late
  * reader finds a region, if perhaps another one. */
 struct jf_region {
     jf_word live; /* blocks << 32 | bytes; changed by add, by anybody who accounts for a free */
-    struct jf_region *crossed_next; /* window's list of regions whose density fell into another bin */
-    uint32_t crossed;               /* it is in that list */
+    struct jf_region
+        *crossed_next; /* window's list of regions whose density fell into another bin */
+    uint32_t crossed;  /* it is in that list */
     uint32_t pad[11];
     struct jf_heap *heap;
     uintptr_t start; /* chunk address; first header at start + 8 */
@@ -156,14 +159,15 @@ struct jf_thread {
     uint32_t closed;
     uint32_t ring_count;
     uint32_t local_count; /* how many locals there are: heaps with a smaller id have one */
-    struct jf_local *locals; /* two for each heap: at 2 id the usual one, at 2 id + 1 the overflow's */
+    struct jf_local
+        *locals; /* two for each heap: at 2 id the usual one, at 2 id + 1 the overflow's */
     struct jf_table_owner entries;
     struct jf_window *window;
-    struct jf_thread *next;           /* all threads of the window */
-    bool in_use;                      /* a living thread has it */
-    uint32_t activity;                /* raised at every slow call */
-    uint32_t activity_seen;           /* by the last compaction */
-    uint32_t ring[JF_RING_SIZE];      /* indexes of PENDING entries */
+    struct jf_thread *next;      /* all threads of the window */
+    bool in_use;                 /* a living thread has it */
+    uint32_t activity;           /* raised at every slow call */
+    uint32_t activity_seen;      /* by the last compaction */
+    uint32_t ring[JF_RING_SIZE]; /* indexes of PENDING entries */
 };
 
 /* ------------------------------------------------------------------------------------- window */
@@ -173,15 +177,16 @@ struct jf_window {
     struct jf_space space;
     struct jf_arena *arena;
     struct jf_table table;
-    jf_mutex mutex;              /* lists, table pages, threads, changes of hands */
+    jf_mutex mutex; /* lists, table pages, threads, changes of hands */
     struct jf_thread *threads;
-    struct jf_thread *fallback;     /* for frees when there is no memory for a thread's own; under the mutex */
+    struct jf_thread
+        *fallback; /* for frees when there is no memory for a thread's own; under the mutex */
     struct jf_region *crossed;      /* pushed by anybody, emptied under the mutex */
     struct jf_region *free_regions; /* descriptors to reuse */
     struct jf_heap **heaps;         /* by id */
     uint32_t heap_count;            /* ids ever used */
     uint32_t heap_max;              /* ids there is room for */
-    bool fence_all;                 /* the system has a fence on all threads; else threads fence themselves */
+    bool fence_all; /* the system has a fence on all threads; else threads fence themselves */
 };
 
 /* ------------------------------------------------------------------------------------- heaps */
@@ -189,7 +194,8 @@ struct jf_window {
 struct jf_compactor; /* compact/compact.h */
 
 enum {
-    JF_HOLE_BINS = 28, /* fixed: holes of 16 << bin to (32 << bin) - 1 bytes; in the last all larger ones */
+    JF_HOLE_BINS =
+        28, /* fixed: holes of 16 << bin to (32 << bin) - 1 bytes; in the last all larger ones */
     JF_WITNESSES = 8,
 };
 
@@ -202,8 +208,9 @@ struct jf_grow {
     struct jf_region *settled;
     struct jf_region *owned; /* owned and held regions */
     struct jf_large *large;
-    struct jf_region *stuck[2]; /* settled but for locked blocks: not yet and already looked at again */
-    unsigned stuck_turn;        /* which of the two is still to be looked at */
+    struct jf_region
+        *stuck[2];       /* settled but for locked blocks: not yet and already looked at again */
+    unsigned stuck_turn; /* which of the two is still to be looked at */
     struct jf_compactor *compactor;
     size_t compactor_size;
     struct jf_local long_local; /* where blocks locked for long go; under the window's mutex */
@@ -234,8 +241,8 @@ struct jf_fixed {
     uintptr_t recent;      /* the hole that the last release made; 0 = it is none any more */
     uint32_t bins[2][JF_HOLE_BINS];
     uint32_t mask[2];
-    size_t hole_bytes[2]; /* sums of the sets */
-    uint32_t low_set;     /* which of the two sets is the one below the cursor */
+    size_t hole_bytes[2];  /* sums of the sets */
+    uint32_t low_set;      /* which of the two sets is the one below the cursor */
     uint32_t free_entries; /* index of the first free entry; 0 = none */
     uint32_t used_entries; /* given out: of live and of purged blocks */
     uint32_t wrapped;      /* highest index that was retired, its generations used up; 0 = none */
@@ -251,17 +258,18 @@ struct jf_fixed {
     bool retry;    /* the slide met open read sections, or moves that were given up */
     bool pocketed; /* the slide under way has met a locked block that kept its place */
     uint32_t witness_count;
-    uint32_t witness[JF_WITNESSES];        /* entries locked in the last slide, those with most to gain */
-    size_t witness_gain[JF_WITNESSES];     /* bytes of the hole before each */
-    size_t pinned;    /* hole bytes that locked blocks kept in the last complete slide */
-    size_t too_large; /* stride of the smallest block whose move was too long for the budget; 0 = none */
+    uint32_t witness[JF_WITNESSES]; /* entries locked in the last slide, those with most to gain */
+    size_t witness_gain[JF_WITNESSES]; /* bytes of the hole before each */
+    size_t pinned; /* hole bytes that locked blocks kept in the last complete slide */
+    size_t
+        too_large; /* stride of the smallest block whose move was too long for the budget; 0 = none */
 };
 
 struct jf_heap {
     struct jf_space *space;
     struct jf_options options;
-    jf_mutex mutex;      /* fixed: everything; growing: unused */
-    jf_mutex compacting; /* held for one step of a compaction; fork waits for it */
+    jf_mutex mutex;          /* fixed: everything; growing: unused */
+    jf_mutex compacting;     /* held for one step of a compaction; fork waits for it */
     uint32_t compactor_busy; /* a compaction is under way */
     bool fixed;
     bool is_default;
@@ -447,7 +455,7 @@ void jf_thread_fork_child(struct jf_window *window);
 /* What a slow path came to. */
 enum jf_access {
     JF_ACCESS_OK,
-    JF_ACCESS_PURGED,   /* no memory: NULL, no misuse */
+    JF_ACCESS_PURGED,     /* no memory: NULL, no misuse */
     JF_ACCESS_WOULD_WAIT, /* trylock only */
     JF_ACCESS_STALE,
     JF_ACCESS_OVERFLOW,

@@ -35,9 +35,8 @@ static void unlist(struct jf_region *region) {
 
 static void enlist(struct jf_region *region) {
     struct jf_grow *grow = &region->heap->u.grow;
-    region->bin = region->state == JF_REGION_STUCK
-                      ? grow->stuck_turn ^ 1
-                      : jf_region_bin(jf_region_live_bytes(region));
+    region->bin = region->state == JF_REGION_STUCK ? grow->stuck_turn ^ 1
+                                                   : jf_region_bin(jf_region_live_bytes(region));
     struct jf_region **list = list_of(region);
     region->previous = NULL;
     region->next = *list;
@@ -67,8 +66,7 @@ struct jf_region *jf_region_create(struct jf_heap *heap) {
     struct jf_region *region = new_descriptor(window);
     if (region == NULL)
         return NULL;
-    uintptr_t start =
-        jf_arena_alloc(window->arena, JF_REGION_ORDER, JF_CHUNK_REGION, region, NULL);
+    uintptr_t start = jf_arena_alloc(window->arena, JF_REGION_ORDER, JF_CHUNK_REGION, region, NULL);
     if (start == 0) {
         free_descriptor(window, region);
         return NULL;
@@ -123,8 +121,8 @@ void jf_region_set_state(struct jf_region *region, enum jf_region_state state) {
 
 void jf_region_account(struct jf_window *window, struct jf_region *region, uint32_t bytes,
                        uint32_t blocks) {
-    uint32_t before = (uint32_t)jf_word_fetch_add(
-        &region->live, (jf_word)0 - (((jf_word)blocks << 32) + bytes));
+    uint32_t before =
+        (uint32_t)jf_word_fetch_add(&region->live, (jf_word)0 - (((jf_word)blocks << 32) + bytes));
     uint32_t after = before - bytes;
     if (jf_region_bin(before) == jf_region_bin(after) && after != 0)
         return;

@@ -2,12 +2,12 @@
 #include "heap/region.h"
 
 enum {
-    WINDOW_SHIFT = 40,         /* 1 TiB */
-    WINDOW_SHIFT_MIN = 24,     /* 16 MiB, under ulimit -v */
-    TABLE_SHARE_SHIFT = 3,     /* an eighth of the window for the handle table */
-    NOTES_SHARE_SHIFT = 8,     /* notes of 64 bytes for pages of 16 KiB */
+    WINDOW_SHIFT = 40,     /* 1 TiB */
+    WINDOW_SHIFT_MIN = 24, /* 16 MiB, under ulimit -v */
+    TABLE_SHARE_SHIFT = 3, /* an eighth of the window for the handle table */
+    NOTES_SHARE_SHIFT = 8, /* notes of 64 bytes for pages of 16 KiB */
     HEAPS_MAX = 512,
-    NOTES_STEP = 64 << 10,     /* bytes of notes made accessible at a time */
+    NOTES_STEP = 64 << 10, /* bytes of notes made accessible at a time */
 };
 #define TABLE_MAX ((size_t)33 << 30) /* 32-bit indexes, and the notes */
 
@@ -97,8 +97,7 @@ void jf_window_relist_locked(struct jf_window *window) {
         __atomic_store_n(&region->crossed, 0, __ATOMIC_SEQ_CST);
         if (region->state == JF_REGION_LISTED) {
             jf_region_set_state(region, JF_REGION_LISTED);
-        } else if (region->state == JF_REGION_SETTLED ||
-                   region->state == JF_REGION_STUCK) {
+        } else if (region->state == JF_REGION_SETTLED || region->state == JF_REGION_STUCK) {
             size_t live = jf_region_live_bytes(region);
             bool changed = live + JF_REGION_SIZE / JF_REGION_BINS <= region->settled_live;
             if (changed || live == 0)

@@ -30,8 +30,8 @@ byte sequence[READERS];   /* as other threads see it */
 chan buffer[READERS] = [5] of { byte };
 byte done;
 
-inline write_sequence(value) {
-    own = value;
+inline write_sequence(next_value) {
+    own = next_value;
     buffer[id]!own
 }
 
@@ -49,10 +49,12 @@ inline open_section() {
     :: else
     fi;
 #ifdef SEQUENCE_PLUS
-    write_sequence(own + 1);
+    value = own + 1;
 #else
-    write_sequence(own | 1);
+    value = own | 1;
 #endif
+    interrupt();
+    write_sequence(value);
 #ifdef FENCED
     atomic { EMPTY_BUFFER(id) };
 #endif
@@ -62,10 +64,12 @@ inline close_section() {
     depth--;
     interrupt();
 #ifdef SEQUENCE_PLUS
-    write_sequence(own + 1)
+    value = own + 1;
 #else
-    write_sequence((own | 1) + 1)
+    value = (own | 1) + 1;
 #endif
+    interrupt();
+    write_sequence(value)
 }
 
 /* p = the block's address, 0 = purged; from then on the reader relies on it. */
@@ -162,7 +166,7 @@ inline interrupt() {
 
 /* Reader 0 is known from the start and opens two sections; reader 1 registers in its only one. */
 proctype reader(byte id) {
-    byte own, depth, sections, p, kept;
+    byte own, value, depth, sections, p, kept;
     short seen, old;
     bool ok, fired;
 

@@ -37,8 +37,10 @@ def time_unit_for(largest_us):
     return 1, "microseconds"
 
 
-def shorten(words, limit=70):
-    text = " ".join(word.replace("\n", " ") for word in words)
+def shorten(words, limit=80):
+    """The command without the folders of its files."""
+    names = [word.rsplit("/", 1)[-1] if word.startswith("/") else word for word in words]
+    text = " ".join(" ".join(names).split())
     return text if len(text) <= limit else text[: limit - 1] + "\u2026"
 
 
@@ -48,10 +50,6 @@ def column(samples, key, unit=1):
 
 def draw_memory(axes, shown, unit, time_unit):
     """Resident memory of each allocator over the live bytes."""
-    first = shown[0]["samples"]
-    axes.fill_between(column(first, "time_us", time_unit), column(first, "live_bytes", unit),
-                      color=LIVE, linewidth=0, step="post",
-                      label="live: bytes the program asked for")
     for allocator, colour in zip(shown, COLOURS):
         # The last sample is the one after the full compaction: a mark, not a part of the curve.
         run, final = allocator["samples"][:-1], allocator["samples"][-1]
@@ -62,6 +60,10 @@ def draw_memory(axes, shown, unit, time_unit):
                   markersize=6, color=colour, markeredgecolor="white", clip_on=False, zorder=5,
                   linestyle="none",
                   label=f"{allocator['name']}: after {allocator['full_compaction']}")
+    first = shown[0]["samples"]
+    axes.fill_between(column(first, "time_us", time_unit), column(first, "live_bytes", unit),
+                      color=LIVE, linewidth=0, step="post", zorder=1,
+                      label="live: bytes the program asked for")
 
 
 def draw_waste(axes, shown, unit, time_unit):
@@ -91,8 +93,10 @@ def draw(results, picture):
     draw_memory(memory, shown, unit, time_unit)
     memory.set_ylabel(f"memory ({unit_name})")
     memory.set_ylim(bottom=0)
-    memory.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
-    memory.set_title(f"{shorten(results['command'])}", loc="left", fontsize=12, fontweight="bold")
+    # Above the axes, where it hides no curve; a column for each allocator, and one for the program.
+    memory.legend(loc="lower left", bbox_to_anchor=(0, 1.01), borderaxespad=0, ncol=len(shown) + 1,
+                  frameon=False, fontsize=9)
+    figure.suptitle(shorten(results["command"]), x=0.01, ha="left", fontsize=12, fontweight="bold")
 
     draw_waste(waste, shown, unit, time_unit)
     waste.set_ylabel(f"resident \u2212 live\n({unit_name})")
