@@ -8,7 +8,8 @@
 #include <string.h>
 
 enum {
-    PREFETCH_AHEAD = 2048,
+    PREFETCH_AHEAD = 4096,     /* bytes */
+    PREFETCH_LINE = 64,
     BATCH_NS_MIN = 4000,    /* with less time left nothing is begun */
     BLOCK_NS = 130,         /* most that looking at and moving one block takes, without its bytes */
     BYTE_NS_KIB = 900,      /* most that moving 1 KiB takes, destination's page faults included */
@@ -22,24 +23,28 @@ static struct jf_space *space_of(const struct jf_heap *heap) {
     return heap->space;
 }
 
-/* First pass: the blocks of the batch, their entries asked for. */
+/* First pass: the blocks of the batch. Their entries are asked for, and all lines some way ahead by
+ * address: following the headers ahead would wait for each in turn. */
 static void gather(struct jf_heap *heap, struct jf_compactor *compactor, unsigned most_blocks,
                    size_t most_bytes) {
     uintptr_t last = jf_region_last(compactor->source);
     uintptr_t at = compactor->cursor;
-    uintptr_t begin = at;
+    uintptr_t fetched = at;
+    size_t bytes = 0;
     struct jf_step step;
     compactor->count = 0;
-    while (at < last && compactor->count < most_blocks && at - begin < most_bytes) {
+    while (at < last && compactor->count < most_blocks && bytes < most_bytes) {
+        uintptr_t ahead = at + PREFETCH_AHEAD < last ? at + PREFETCH_AHEAD : last;
+        for (; fetched < ahead; fetched += PREFETCH_LINE)
+            __builtin_prefetch((const void *)fetched);
         if (!jf_block_step(at, &step))
             break;
-        if (step.hole) {
-            /* free bytes cost nothing */
-            begin += step.stride;
-        } else {
+        if (!step.hole) {
             __builtin_prefetch(jf_space_entry(space_of(heap), jf_header_index(step.header)), 1);
-            __builtin_prefetch((const void *)(at + PREFETCH_AHEAD));
             compactor->at[compactor->count++] = at;
+            bytes += step.stride;
+        } else if (at + step.stride > fetched) {
+            fetched = at + step.stride; /* nothing to be read there */
         }
         at += step.stride;
     }
