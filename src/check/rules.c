@@ -5,14 +5,18 @@ static const struct {
     const char *name;
     const char *text;
 } rules[JF_RULES] = {
-    [JF_RULE_HEADER_CHAIN] = {"header-chain", "strides lead from header to header and exactly to the end"},
+    [JF_RULE_HEADER_CHAIN] = {"header-chain",
+                              "strides lead from header to header and exactly to the end"},
     [JF_RULE_HEADER_KIND] = {"header-kind", "a header is a hole, a dead block or a block"},
     [JF_RULE_ENTRY_BACK] = {"entry-back", "a block's entry is in use and points back to the block"},
-    [JF_RULE_ENTRY_ONCE] = {"entry-once", "an entry in use points to a block that no other points to"},
+    [JF_RULE_ENTRY_ONCE] = {"entry-once",
+                            "an entry in use points to a block that no other points to"},
     [JF_RULE_ALIGNMENT] = {"alignment", "a payload is aligned as its header says"},
     [JF_RULE_LIVE_SUM] = {"live-sum", "the account of live blocks equals what lies there"},
-    [JF_RULE_PAGE_MAP] = {"page-map", "a page with a header or a block is marked as holding memory"},
-    [JF_RULE_COMMITTED_SUM] = {"committed-sum", "the heap's committed bytes are those of its parts"},
+    [JF_RULE_PAGE_MAP] = {"page-map",
+                          "a page with a header or a block is marked as holding memory"},
+    [JF_RULE_COMMITTED_SUM] = {"committed-sum",
+                               "the heap's committed bytes are those of its parts"},
     [JF_RULE_LIST_PLACE] = {"list-place", "a region is once in the list of its state and density"},
     [JF_RULE_HOLE_BINS] = {"hole-bins", "every hole is once in the bin of its size and place"},
     [JF_RULE_ENTRY_FREE] = {"entry-free", "a free entry is linked once and has no locks"},
@@ -121,9 +125,8 @@ bool jf_rule_entry_once(struct jf_inspection *inspection) {
         if (!jf_walk_has_memory(word))
             continue;
         uintptr_t payload = jf_space_address(heap->space, word);
-        enum naming naming = JF_HAS_GROWING && !heap->fixed
-                                 ? look_in_window(heap, payload, index)
-                                 : look_in_fixed(heap, payload, index);
+        enum naming naming = JF_HAS_GROWING && !heap->fixed ? look_in_window(heap, payload, index)
+                                                            : look_in_fixed(heap, payload, index);
         /* a large block that was just freed has given its chunk back before its entry */
         bool passing = !heap->fixed && jf_entry_state(word) == JF_ENTRY_PENDING;
         if (naming == NAMED)
@@ -131,8 +134,7 @@ bool jf_rule_entry_once(struct jf_inspection *inspection) {
         else if (naming == NOT_NAMED && !passing)
             return jf_rule_broken(inspection, JF_RULE_ENTRY_ONCE, index, payload);
     }
-    return hash == inspection->blocks_hash ||
-           jf_rule_broken(inspection, JF_RULE_ENTRY_ONCE, 0, 0);
+    return hash == inspection->blocks_hash || jf_rule_broken(inspection, JF_RULE_ENTRY_ONCE, 0, 0);
 }
 
 /* ------------------------------------------------------------------------------------- 5 */

@@ -40,7 +40,7 @@ struct jf_inspection {
     struct jf_hole_sum {
         size_t bytes;
         uint64_t hash;
-    } holes[2];          /* of a fixed heap: below the cursor, and not */
+    } holes[2];           /* of a fixed heap: below the cursor, and not */
     uintptr_t first_hole; /* 0 = none */
     uintptr_t last_hole;  /* the hole that ends the chain; 0 = none */
     bool cursor_met;      /* the cursor is a header's address */
@@ -69,28 +69,28 @@ bool jf_rule_broken(struct jf_inspection *inspection, enum jf_rule rule, uint32_
 /* 1 and 2, for the step at `at`; on success *ret_step is to be trusted. */
 bool jf_rule_header(struct jf_inspection *inspection, const struct jf_part *part, uintptr_t at,
                     struct jf_step *ret_step);
-bool jf_rule_entry_back(struct jf_inspection *inspection, const struct jf_step *step);   /* 3 */
-bool jf_rule_entry_once(struct jf_inspection *inspection);                               /* 4 */
-bool jf_rule_alignment(struct jf_inspection *inspection, const struct jf_step *step);    /* 5 */
+bool jf_rule_entry_back(struct jf_inspection *inspection, const struct jf_step *step); /* 3 */
+bool jf_rule_entry_once(struct jf_inspection *inspection);                             /* 4 */
+bool jf_rule_alignment(struct jf_inspection *inspection, const struct jf_step *step);  /* 5 */
 
 /* --- rules_grow.c */
 
-bool jf_rule_region_live(struct jf_inspection *inspection, const struct jf_part *part);  /* 6 */
+bool jf_rule_region_live(struct jf_inspection *inspection, const struct jf_part *part); /* 6 */
 bool jf_rule_page_map(struct jf_inspection *inspection, const struct jf_part *part,
-                      const struct jf_step *step);                                       /* 7 */
-bool jf_rule_committed_sum(struct jf_inspection *inspection);                            /* 8 */
-bool jf_rule_list_place(struct jf_inspection *inspection);                               /* 9 */
-bool jf_rule_table_free(struct jf_inspection *inspection);                               /* 11 */
-bool jf_rule_large_entry(struct jf_inspection *inspection);                              /* 12 */
-bool jf_rule_arena(struct jf_inspection *inspection);                                    /* 13 */
-bool jf_rule_table_page(struct jf_inspection *inspection);                               /* 14 */
+                      const struct jf_step *step);            /* 7 */
+bool jf_rule_committed_sum(struct jf_inspection *inspection); /* 8 */
+bool jf_rule_list_place(struct jf_inspection *inspection);    /* 9 */
+bool jf_rule_table_free(struct jf_inspection *inspection);    /* 11 */
+bool jf_rule_large_entry(struct jf_inspection *inspection);   /* 12 */
+bool jf_rule_arena(struct jf_inspection *inspection);         /* 13 */
+bool jf_rule_table_page(struct jf_inspection *inspection);    /* 14 */
 
 /* --- rules_fixed.c */
 
-bool jf_rule_fixed_live(struct jf_inspection *inspection);                               /* 6 */
-bool jf_rule_hole_bins(struct jf_inspection *inspection);                                /* 10 */
-bool jf_rule_fixed_free(struct jf_inspection *inspection);                               /* 11 */
-bool jf_rule_fixed_used(struct jf_inspection *inspection);                               /* 14 */
+bool jf_rule_fixed_live(struct jf_inspection *inspection); /* 6 */
+bool jf_rule_hole_bins(struct jf_inspection *inspection);  /* 10 */
+bool jf_rule_fixed_free(struct jf_inspection *inspection); /* 11 */
+bool jf_rule_fixed_used(struct jf_inspection *inspection); /* 14 */
 /* Gathers what rule 10 compares. */
 void jf_rule_note_hole(struct jf_inspection *inspection, const struct jf_step *step);
 

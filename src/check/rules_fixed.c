@@ -30,8 +30,7 @@ void jf_rule_note_hole(struct jf_inspection *inspection, const struct jf_step *s
 /* Whether a hole whose links may be read can be at this address: not where it is. */
 static bool may_be_hole(const struct jf_heap *heap, uintptr_t at) {
     return at >= heap->u.fixed_part.start && at < jf_fixed_last(heap) &&
-           at % JF_GRAIN == JF_HEADER_SIZE &&
-           jf_header_kind(jf_header_load(at)) == JF_KIND_HOLE;
+           at % JF_GRAIN == JF_HEADER_SIZE && jf_header_kind(jf_header_load(at)) == JF_KIND_HOLE;
 }
 
 static bool check_bin(struct jf_inspection *inspection, unsigned set, unsigned bin,
@@ -72,10 +71,12 @@ bool jf_rule_hole_bins(struct jf_inspection *inspection) {
             linked.bytes != fixed->hole_bytes[set])
             return jf_rule_broken(inspection, JF_RULE_HOLE_BINS, 0, 0);
     }
-    bool lowest = inspection->first_hole == 0 || fixed->lowest <= inspection->first_hole;
-    bool cursor = inspection->cursor_met || fixed->cursor == jf_fixed_last(inspection->heap);
-    return (lowest && cursor && fixed->tail == inspection->last_hole) ||
-           jf_rule_broken(inspection, JF_RULE_HOLE_BINS, 0, 0);
+    if (inspection->first_hole != 0 && fixed->lowest > inspection->first_hole)
+        return jf_rule_broken(inspection, JF_RULE_HOLE_BINS, 0, fixed->lowest);
+    if (!inspection->cursor_met && fixed->cursor != jf_fixed_last(inspection->heap))
+        return jf_rule_broken(inspection, JF_RULE_HOLE_BINS, 0, fixed->cursor);
+    return fixed->tail == inspection->last_hole ||
+           jf_rule_broken(inspection, JF_RULE_HOLE_BINS, 0, fixed->tail);
 }
 
 /* ------------------------------------------------------------------------------------- 11 */

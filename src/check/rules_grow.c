@@ -104,8 +104,7 @@ bool jf_rule_list_place(struct jf_inspection *inspection) {
            check_list(inspection, grow->stuck[0], JF_REGION_STUCK, 0, &count) &&
            check_list(inspection, grow->stuck[1], JF_REGION_STUCK, 1, &count) &&
            check_list(inspection, grow->owned, JF_REGION_OWNED, 0, &count) &&
-           (count == grow->region_count ||
-            jf_rule_broken(inspection, JF_RULE_LIST_PLACE, 0, 0));
+           (count == grow->region_count || jf_rule_broken(inspection, JF_RULE_LIST_PLACE, 0, 0));
 }
 
 /* ------------------------------------------------------------------------------------- 11 */

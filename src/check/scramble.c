@@ -57,8 +57,7 @@ static void choose_order(struct scrambling *scrambling) {
 
 static uint32_t next_index(struct scrambling *scrambling) {
     uint32_t index = scrambling->next;
-    scrambling->next =
-        (uint32_t)(((uint64_t)index + scrambling->stride) % scrambling->entries);
+    scrambling->next = (uint32_t)(((uint64_t)index + scrambling->stride) % scrambling->entries);
     scrambling->left--;
     return index;
 }
@@ -310,8 +309,7 @@ static void scramble_growing(struct scrambling *scrambling) {
 
 void jf_scramble(struct jf_heap *heap, struct jf_readers *readers,
                  const struct rm_reader *own_reader) {
-    struct scrambling scrambling = {
-        .heap = heap, .readers = readers, .own_reader = own_reader};
+    struct scrambling scrambling = {.heap = heap, .readers = readers, .own_reader = own_reader};
     choose_order(&scrambling);
     if (!JF_HAS_GROWING || heap->fixed)
         scramble_fixed(&scrambling);

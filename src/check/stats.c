@@ -48,8 +48,7 @@ static void note_gap(struct slide *slide, uintptr_t at, size_t size) {
 static bool fill_gap(struct slide *slide, const struct jf_request *request) {
     for (unsigned i = 0; i < slide->count; i++) {
         uintptr_t end = slide->gaps[i].at + slide->gaps[i].size;
-        uintptr_t at =
-            jf_fixed_align(slide->gaps[i].at, request->align_log2, request->extended);
+        uintptr_t at = jf_fixed_align(slide->gaps[i].at, request->align_log2, request->extended);
         if (at + request->stride > end)
             continue;
         slide->gaps[i].at = at + request->stride;
@@ -246,8 +245,8 @@ static void grow_accounts(const struct jf_hold *hold, struct rm_stats *stats) {
     stats->committed = jf_word_load(&grow->committed);
     stats->peak_committed = jf_word_load(&grow->peak_committed);
     stats->table = table_bytes(&window->table);
-    stats->overhead = jf_arena_overhead(window->arena) +
-                      window->table.pages_used * sizeof(struct jf_table_page);
+    stats->overhead =
+        jf_arena_overhead(window->arena) + window->table.pages_used * sizeof(struct jf_table_page);
     stats->largest_free = largest_chunk(heap, stats->committed);
     stats->regions = grow->region_count;
     stats->large_blocks = grow->large_count;

@@ -78,8 +78,8 @@ enum jf_walk jf_walk_step(const struct jf_part *part, uintptr_t at, struct jf_st
     if (!jf_block_step(at, ret_step) || ret_step->stride > part->last - at)
         return JF_WALK_BROKEN;
     size_t before_payload = ret_step->payload - at;
-    bool fits = ret_step->hole ||
-                ret_step->stride >= before_payload + jf_header_slack(ret_step->header);
+    bool fits =
+        ret_step->hole || ret_step->stride >= before_payload + jf_header_slack(ret_step->header);
     return fits ? JF_WALK_STEP : JF_WALK_BROKEN;
 }
 

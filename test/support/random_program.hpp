@@ -51,7 +51,7 @@ class RandomProgram {
   private:
     using Operation = void (RandomProgram::*)();
 
-    void create_heaps();
+    void create_heap(unsigned heap);
     Operation choose();
 
     void allocate();
