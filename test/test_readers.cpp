@@ -144,8 +144,8 @@ TEST_P(Readers, OnlyTheCallingThreadIsLeftAfterFork) {
 }
 
 INSTANTIATE_TEST_SUITE_P(FencedBy, Readers, testing::Values(false, true),
-                         [](const testing::TestParamInfo<bool> &info) {
-                             return info.param ? "TheSystem" : "Themselves";
+                         [](const testing::TestParamInfo<bool> &fence) {
+                             return fence.param ? "TheSystem" : "Themselves";
                          });
 
 // The promise itself: blocks that were marked before the question and found unmarked by no reader are not
