@@ -21,7 +21,7 @@ short word = WORD(0, 0, 1, LIVE);
 /* memory[address * 2 + slot]: locker `slot` writes its own half of the block */
 byte memory[16];
 byte pins;
-short done;
+byte done;
 
 #define MAY_STOP if :: goto stopped :: true fi
 
@@ -220,16 +220,19 @@ stopped:
 init {
     atomic {
         run locker(0, 2);
-        run stale();
         run compactor(2);
+#ifdef TWO_MOVERS
+        memory[3] = 1;
+        run compactor(4);
+        done = 1
+#else
+        run stale();
 #ifdef RESIZE
         memory[3] = 1;
         run resizer()
 #else
         run locker(1, 1)
 #endif
-#ifdef TWO_MOVERS
-        ; done--; run compactor(4)
 #endif
     };
     done == 4;
