@@ -12,7 +12,7 @@
 /* JF_HAS_GROWING: there is a system to reserve address space from. Without, only fixed heaps exist. */
 #if defined(JF_FREESTANDING)
 #include <jeff/port.h>
-enum { JF_HAS_GROWING = 0 };
+#define JF_HAS_GROWING 0
 typedef struct jf_mutex {
     char unused;
 } jf_mutex;
@@ -21,7 +21,7 @@ typedef jf_mutex jf_signals;
 #else
 #include <pthread.h>
 #include <signal.h>
-enum { JF_HAS_GROWING = 1 };
+#define JF_HAS_GROWING 1
 typedef pthread_mutex_t jf_mutex;
 typedef sigset_t jf_signals;
 #define JF_THREAD_LOCAL __thread __attribute__((tls_model("initial-exec")))
