@@ -46,6 +46,7 @@ static void gather(struct jf_compaction *compaction, size_t max_bytes, uint32_t 
         if (!jf_block_step(at, &step))
             break;
         if (step.hole) {
+            jf_fixed_hole_prefetch(heap, at);
             gap = true;
             continue;
         }
@@ -303,12 +304,13 @@ static bool slide_step(struct jf_compaction *compaction, bool first_step) {
     struct jf_fixed *fixed = jf_fixed_part(heap);
     struct jf_budget *budget = &compaction->budget;
     struct batch batch;
-    /* Half of what is left is for the blocks, half for their bytes; looking for a place below costs. */
-    uint64_t half = jf_budget_left(budget) / 2;
+    /* By the estimates a step takes a quarter of what is left, half of that for the blocks and half for
+     * their bytes: so a machine four times slower still keeps within the limit. */
+    uint64_t share = jf_budget_left(budget) / 8;
     bool pockets = fixed->mask[fixed->low_set] != 0;
     uint64_t block_ns = pockets ? JF_BUDGET_BLOCK_NS * POCKET_FACTOR : JF_BUDGET_BLOCK_NS;
-    uint64_t max_blocks = half / block_ns;
-    uint64_t max_kib = half / JF_BUDGET_COPY_NS_KIB;
+    uint64_t max_blocks = share / block_ns;
+    uint64_t max_kib = share / JF_BUDGET_COPY_NS_KIB;
     if (max_blocks == 0)
         return false;
     gather(compaction, max_kib < STEP_BYTES / 1024 ? (size_t)max_kib * 1024 : STEP_BYTES,

@@ -59,6 +59,9 @@ void jf_fixed_hole_insert(struct jf_heap *heap, uintptr_t at, size_t stride);
 /* Takes a hole out of its bin; its header stays as it is. O(1). */
 void jf_fixed_hole_remove(struct jf_heap *heap, uintptr_t at, size_t stride);
 
+/* The hole will be taken out soon: has its neighbours in the bin brought near. */
+void jf_fixed_hole_prefetch(const struct jf_heap *heap, uintptr_t at);
+
 /* Space [at, at + stride) belongs to no bin: takes the holes behind it that begin before `end` out of
  * their bins, and gives the stride of all together. */
 size_t jf_fixed_absorb(struct jf_heap *heap, uintptr_t at, size_t stride, uintptr_t end);

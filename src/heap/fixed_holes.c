@@ -87,6 +87,11 @@ void jf_fixed_hole_insert(struct jf_heap *heap, uintptr_t at, size_t stride) {
         fixed->tail = at;
 }
 
+void jf_fixed_hole_prefetch(const struct jf_heap *heap, uintptr_t at) {
+    __builtin_prefetch((const void *)address_of(heap, link_next(at)), 1);
+    __builtin_prefetch((const void *)address_of(heap, link_previous(at)), 1);
+}
+
 void jf_fixed_hole_remove(struct jf_heap *heap, uintptr_t at, size_t stride) {
     struct jf_fixed *fixed = jf_fixed_part(heap);
     unsigned set = set_of(fixed, at);
