@@ -362,8 +362,8 @@ static void measure_end(struct replay *replay) {
     result->largest_tidy = hole > room ? hole : room;
 }
 
-/* A look at all blocks that are still there. */
-static int check_survivors(struct replay *replay) {
+/* Checks and frees the blocks that are still there. */
+static int free_survivors(struct replay *replay) {
     const struct replay_backend *backend = replay->backend;
     for (uint32_t block = 0; block < replay->live.totals.block_numbers; block++) {
         void *reference = replay->references[block];
@@ -379,6 +379,7 @@ static int check_survivors(struct replay *replay) {
             return -1;
         }
         backend->close(reference);
+        backend->release(reference);
     }
     return 0;
 }
@@ -415,8 +416,10 @@ int replay_run(const char *path, const struct replay_backend *backend, enum repl
     if (run_events(&replay) != 0)
         return -1;
     measure_end(&replay);
-    if (check_survivors(&replay) != 0)
+    if (free_survivors(&replay) != 0)
         return -1;
     fill_result(&replay);
+    trace_live_finish(&replay.live);
+    trace_reader_close(replay.reader);
     return 0;
 }
