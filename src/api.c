@@ -5,12 +5,16 @@
 
 #include "base/mark.h"
 #include "base/options.h"
+#include "heap/fast.h"
 
 #include <string.h>
 
 struct jf_api jf_api;
 
 #if !defined(RM_NO_INLINE)
+#if JF_HAS_GROWING
+struct jf_fast jf_fast;
+#endif
 struct rm_window rm_window_v1 = {.reader_fence = 1};
 #endif
 
@@ -122,6 +126,17 @@ static void show_base(uintptr_t base) {
 #endif
 }
 
+/* Shows the fast paths of rmmalloc and rmfree the growing window as far as they may use it. */
+static void show_window(void) {
+#if JF_HAS_GROWING
+    const struct jf_window *window = jf_api.window;
+    jf_fast.base = window->space.base;
+    jf_fast.table = window->space.table;
+    bool allowed = !jf_api.slow && window->fence_all;
+    __atomic_store_n(&jf_fast.entries, allowed ? jf_api.entries : 0, __ATOMIC_RELEASE);
+#endif
+}
+
 /* The api's mutex is held. */
 static void take_fast_path(enum jf_fast_owner owner, const struct jf_space *space) {
     if (jf_api.fast_owner != JF_FAST_NOBODY)
@@ -145,6 +160,7 @@ void jf_api_reach(uint32_t index) {
     uintptr_t entries = ((uintptr_t)index | (JF_TABLE_PAGE_ENTRIES - 1)) + 1;
     if (entries > jf_api.entries) {
         __atomic_store_n(&jf_api.entries, entries, __ATOMIC_RELEASE);
+        show_window();
         if (jf_api.fast_owner == JF_FAST_WINDOW)
             show_table(jf_api.window->space.table, entries);
     }
@@ -278,6 +294,8 @@ static struct jf_options default_options(bool fixed) {
 static void apply_options(struct jf_heap *heap, const struct jf_options *options) {
     heap->options = *options;
     heap->scramble_state = options->scramble_seed;
+    if (JF_HAS_GROWING && !heap->fixed)
+        jf_window_forbid_fast(heap->u.grow.window); /* until rmmalloc finds that they permit it */
     if (options->check >= 2)
         __atomic_store_n(&jf_api.checking, 1, __ATOMIC_RELAXED);
     if (options->check == 0 || jf_api.slow)
@@ -285,6 +303,8 @@ static void apply_options(struct jf_heap *heap, const struct jf_options *options
     /* Only a call into the library can check more than the inlined ones do. */
     jf_api.slow = 1;
     show_table(0, 0);
+    if (jf_api.window != NULL)
+        show_window();
 }
 
 static int fail(enum jf_os_error error) {
@@ -493,8 +513,7 @@ rm_compact_status rmheap_compact_us(rmheap_t opaque, uint32_t max_us,
     struct rm_compact_result result;
     memset(&result, 0, sizeof result);
     if (heap != NULL)
-        result.status =
-            jf_compact(heap, &jf_api.readers, jf_api_reader(), max_us, &result);
+        result.status = jf_compact(heap, &jf_api.readers, jf_api_reader(), max_us, &result);
     if (heap != NULL && heap->fixed) {
         jf_os_mutex_lock(&heap->mutex);
         jf_api_follow_table(heap);

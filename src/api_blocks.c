@@ -4,22 +4,23 @@
 #include "api.h"
 
 #include "base/mark.h"
+#include "heap/fast.h"
 
 #include <string.h>
 
 enum {
     MEMORY_LOW_CALLS_MAX = 1000, /* times the program is asked for one request */
-    BUSY_TRIES = 1000,           /* looks at a compaction by another thread before going on without */
+    BUSY_TRIES = 1000, /* looks at a compaction by another thread before going on without */
 };
 
 /* ------------------------------------------------------------------------------------- in need */
 
 /* How far the search for memory for one request has come. */
 struct need {
-    bool compacted;     /* nothing has changed since the last compaction */
-    unsigned priority;  /* purging goes on here */
-    unsigned batch;     /* blocks to be purged in the next step */
-    unsigned calls;     /* of the memory_low callback */
+    bool compacted;    /* nothing has changed since the last compaction */
+    unsigned priority; /* purging goes on here */
+    unsigned batch;    /* blocks to be purged in the next step */
+    unsigned calls;    /* of the memory_low callback */
 };
 
 static void need_init(struct need *ret_need) {
@@ -37,8 +38,7 @@ static void follow_table(struct jf_heap *heap) {
 static void compact_all(struct jf_heap *heap) {
     struct rm_compact_result result;
     for (unsigned i = 0; i < BUSY_TRIES; i++) {
-        rm_compact_status status =
-            jf_compact(heap, &jf_api.readers, jf_api_reader(), 0, &result);
+        rm_compact_status status = jf_compact(heap, &jf_api.readers, jf_api_reader(), 0, &result);
         /* Without a limit only another thread's compaction can end this one before its time. */
         if (status != RM_COMPACT_BUDGET)
             break;
@@ -49,8 +49,8 @@ static void compact_all(struct jf_heap *heap) {
 
 static bool purge_one(struct jf_heap *heap, unsigned priority) {
     if (!heap->fixed)
-        return JF_HAS_GROWING && jf_grow_purge_one(heap, priority, &jf_api.readers,
-                                                   jf_api_reader());
+        return JF_HAS_GROWING &&
+               jf_grow_purge_one(heap, priority, &jf_api.readers, jf_api_reader());
     jf_os_mutex_lock(&heap->mutex);
     bool purged = jf_fixed_purge_one(heap, priority, &jf_api.readers, jf_api_reader());
     jf_os_mutex_unlock(&heap->mutex);
@@ -172,8 +172,24 @@ rmhandle_t rmheap_malloc(rmheap_t heap, size_t size) {
     return allocate(jf_api_heap(heap), size, JF_ALIGN_LOG2_MIN, false, "rmmalloc");
 }
 
+/* The next calls of this thread may take the fast path if nothing forbids it. */
+static void allow_fast(const struct jf_heap *heap) {
+    struct jf_thread *thread = JF_HAS_GROWING ? jf_thread_self() : NULL;
+    if (thread != NULL && thread->fast_local == NULL && heap != NULL && !heap->fixed &&
+        heap->is_default && heap->options.check == 0 && heap->options.scramble_period == 0)
+        jf_thread_allow_fast(thread, heap);
+}
+
+/* A function of its own, so that the fast path needs no registers saved. */
+static JF_NOINLINE rmhandle_t malloc_slow(size_t size) {
+    struct jf_heap *heap = jf_api_heap(NULL);
+    allow_fast(heap);
+    return allocate(heap, size, JF_ALIGN_LOG2_MIN, false, "rmmalloc");
+}
+
 rmhandle_t rmmalloc(size_t size) {
-    return allocate(jf_api_heap(NULL), size, JF_ALIGN_LOG2_MIN, false, "rmmalloc");
+    rmhandle_t handle = jf_fast_malloc(size);
+    return RM_LIKELY(handle != NULL) ? handle : malloc_slow(size);
 }
 
 rmhandle_t rmheap_calloc(rmheap_t heap, size_t count, size_t size) {
@@ -229,9 +245,7 @@ static inline enum jf_access free_growing(const struct jf_home *home, rmhandle_t
     return access;
 }
 
-void rmfree(rmhandle_t handle) {
-    if (handle == NULL)
-        return;
+static JF_NOINLINE void free_slow(rmhandle_t handle) {
     struct jf_home home;
     if (!jf_api_find(handle, &home)) {
         jf_api_misuse_handle("rmfree", handle);
@@ -244,6 +258,11 @@ void rmfree(rmhandle_t handle) {
         jf_api_misuse_access("rmfree", handle, &home, access);
     else if (checked != NULL)
         jf_api_check_after((struct jf_heap *)checked, "rmfree");
+}
+
+void rmfree(rmhandle_t handle) {
+    if (!RM_LIKELY(jf_fast_free(handle)) && handle != NULL)
+        free_slow(handle);
 }
 
 /* ------------------------------------------------------------------------------------- resizing */
@@ -388,8 +407,8 @@ static rmhandle_t handle_in_fixed(struct jf_heap *heap, uintptr_t payload) {
     rmhandle_t handle = NULL;
     jf_os_mutex_lock(&heap->mutex);
     if (payload - JF_HEADER_SIZE >= heap->u.fixed_part.start && payload < heap->space->table)
-        handle = locked_handle(heap->space, index_before(payload),
-                               jf_space_entries(heap->space), payload);
+        handle = locked_handle(heap->space, index_before(payload), jf_space_entries(heap->space),
+                               payload);
     jf_os_mutex_unlock(&heap->mutex);
     return handle;
 }

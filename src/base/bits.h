@@ -6,6 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* For what a fast path hands on to. */
+#define JF_NOINLINE __attribute__((noinline))
+
 /* Position of the lowest set bit. `value` is not 0. */
 static inline unsigned jf_bits_lowest(uint64_t value) {
     return (unsigned)__builtin_ctzll(value);

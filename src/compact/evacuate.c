@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum {
-    PREFETCH_AHEAD = 4096,     /* bytes */
+    PREFETCH_AHEAD = 4096, /* bytes */
     PREFETCH_LINE = 64,
     BATCH_NS_MIN = 4000,    /* with less time left nothing is begun */
     BLOCK_NS = 130,         /* most that looking at and moving one block takes, without its bytes */
@@ -106,7 +106,7 @@ static jf_word *entry_at(const struct jf_heap *heap, uintptr_t at) {
 static bool mark(struct jf_compaction *compaction, struct jf_compactor *compactor, unsigned i) {
     jf_word word = compactor->word[i];
     jf_word marked = (word & ~JF_ENTRY_STATE_MASK) | JF_ENTRY_MOVING;
-    if (jf_word_compare_swap(entry_at(compaction->heap, compactor->at[i]), &word, marked)) {
+    if (jf_word_compare_swap_light(entry_at(compaction->heap, compactor->at[i]), &word, marked)) {
         compactor->word[i] = marked;
         compactor->fate[i] = JF_FATE_MARKED;
         return true;
@@ -163,7 +163,7 @@ static bool move_marked(struct jf_compaction *compaction, struct jf_compactor *c
     jf_word expected = compactor->word[i];
     jf_word moved = (expected & ~(JF_ENTRY_ADDRESS_MASK | JF_ENTRY_STATE_MASK)) |
                     jf_entry_low(to + JF_HEADER_SIZE - heap->space->base, JF_ENTRY_LIVE);
-    if (!jf_word_compare_swap(entry, &expected, moved)) {
+    if (!jf_word_compare_swap_light(entry, &expected, moved)) {
         unmark(entry);
         jf_word_fetch_add(&region->live, (jf_word)0 - (((jf_word)1 << 32) + stride));
         jf_gaps_return(compactor, to, stride);

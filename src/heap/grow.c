@@ -98,6 +98,7 @@ void jf_grow_destroy(struct jf_heap *heap) {
             jf_os_yield();
         jf_thread_drain(each);
         jf_thread_retire(each, heap);
+        each->fast_local = NULL;
     }
     jf_local_close(&grow->long_local);
     jf_window_relist_locked(window);

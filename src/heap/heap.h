@@ -162,6 +162,9 @@ struct jf_thread {
     struct jf_local
         *locals; /* two for each heap: at 2 id the usual one, at 2 id + 1 the overflow's */
     struct jf_table_owner entries;
+    struct jf_local *fast_local; /* for the default heap, when nothing forbids the fast path */
+    const struct jf_table *table;
+    bool fence_all; /* as in the window */
     struct jf_window *window;
     struct jf_thread *next;      /* all threads of the window */
     bool in_use;                 /* a living thread has it */
@@ -386,7 +389,7 @@ void jf_thread_enter_slow(struct jf_thread *thread);
 
 static inline void jf_thread_enter(struct jf_thread *thread) {
     __atomic_store_n(&thread->inside, 1, __ATOMIC_RELAXED);
-    if (!thread->window->fence_all)
+    if (!thread->fence_all)
         jf_fence();
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     if (__atomic_load_n(&thread->closed, __ATOMIC_RELAXED) != 0)
@@ -401,6 +404,10 @@ static inline void jf_thread_leave(struct jf_thread *thread) {
 static inline bool jf_thread_outside(const struct jf_thread *thread) {
     return __atomic_load_n(&thread->inside, __ATOMIC_ACQUIRE) == 0;
 }
+
+/* Lets the calling thread take the fast path (heap/fast.h) for this heap; and forbids it to all threads. */
+void jf_thread_allow_fast(struct jf_thread *thread, const struct jf_heap *heap);
+void jf_window_forbid_fast(struct jf_window *window);
 
 /* The calling thread's state if it has one. */
 struct jf_thread *jf_thread_self(void);
@@ -436,6 +443,8 @@ bool jf_large_resize(struct jf_window *window, struct jf_large *large, size_t si
 
 /* The calling thread's state in the window; NULL when there is no memory for it. */
 struct jf_thread *jf_thread_get(struct jf_window *window);
+/* Ties a new, zeroed state to the window. */
+void jf_thread_init(struct jf_thread *thread, struct jf_window *window);
 /* Accounts for everything in the ring. The thread is inside, or closed and outside. */
 void jf_thread_drain(struct jf_thread *thread);
 /* Gives the thread's regions of `heap` (NULL: of all) back to their heaps' lists. As above, and the

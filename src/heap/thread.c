@@ -1,12 +1,19 @@
 /* Threads of the growing profile: their private state, how others get at it, fork and exit. The only
  * thread-local root of the library's heap part is here.
  */
+#include "heap/fast.h"
 #include "heap/region.h"
 
-static JF_THREAD_LOCAL struct jf_thread *root;
+JF_THREAD_LOCAL struct jf_thread *jf_thread_root;
 
 struct jf_thread *jf_thread_self(void) {
-    return root;
+    return jf_thread_root;
+}
+
+void jf_thread_init(struct jf_thread *thread, struct jf_window *window) {
+    thread->window = window;
+    thread->table = &window->table;
+    thread->fence_all = window->fence_all;
 }
 
 /* An idle thread's state if there is one: with its entries and what was freed to it since. */
@@ -18,14 +25,14 @@ static struct jf_thread *take_idle(struct jf_window *window) {
 }
 
 struct jf_thread *jf_thread_get(struct jf_window *window) {
-    if (root != NULL)
-        return root;
+    if (jf_thread_root != NULL)
+        return jf_thread_root;
     jf_os_mutex_lock(&window->mutex);
     struct jf_thread *thread = take_idle(window);
     if (thread == NULL) {
         thread = jf_arena_meta_alloc(window->arena, sizeof *thread);
         if (thread != NULL) {
-            thread->window = window;
+            jf_thread_init(thread, window);
             thread->next = window->threads;
             window->threads = thread;
         }
@@ -33,7 +40,7 @@ struct jf_thread *jf_thread_get(struct jf_window *window) {
     if (thread != NULL)
         thread->in_use = true;
     jf_os_mutex_unlock(&window->mutex);
-    root = thread;
+    jf_thread_root = thread;
     if (thread != NULL)
         jf_os_at_thread_exit(jf_thread_exit);
     return thread;
@@ -57,6 +64,7 @@ bool jf_thread_add_local(struct jf_thread *thread, const struct jf_heap *heap) {
                 jf_arena_meta_free(window->arena, thread->locals, old_size);
             thread->locals = locals;
             thread->local_count = count;
+            thread->fast_local = NULL;
         }
     }
     jf_os_mutex_unlock(&window->mutex);
@@ -73,40 +81,73 @@ void jf_thread_enter_slow(struct jf_thread *thread) {
     } while (__atomic_load_n(&thread->closed, __ATOMIC_RELAXED) != 0);
 }
 
-static void prefetch_ring(const struct jf_thread *thread) {
-    const struct jf_space *space = &thread->window->space;
-    for (uint32_t i = 0; i < thread->ring_count; i++) {
-        jf_word word = jf_word_load(jf_space_entry(space, thread->ring[i]));
-        __builtin_prefetch((const void *)(jf_space_address(space, word) - JF_HEADER_SIZE), 1);
-    }
+void jf_thread_allow_fast(struct jf_thread *thread, const struct jf_heap *heap) {
+    __atomic_store_n(&thread->fast_local, jf_thread_local(thread, heap, false), __ATOMIC_RELAXED);
 }
 
-static void drain_one(struct jf_thread *thread, uint32_t index) {
-    struct jf_window *window = thread->window;
-    jf_word word = jf_word_load(jf_space_entry(&window->space, index));
-    uintptr_t payload = jf_space_address(&window->space, word);
-    struct jf_region *region = jf_arena_owner(window->arena, payload);
-    bool retire = region->heap->options.retire;
-    jf_grow_account_block(thread, payload);
-    jf_table_push(&window->table, &thread->entries, index, retire);
+void jf_window_forbid_fast(struct jf_window *window) {
+    jf_os_mutex_lock(&window->mutex);
+    for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next)
+        __atomic_store_n(&thread->fast_local, NULL, __ATOMIC_RELAXED);
+    jf_os_mutex_unlock(&window->mutex);
+}
+
+static uintptr_t ring_payload(const struct jf_thread *thread, uint32_t i) {
+    const struct jf_space *space = thread->table->space;
+    const jf_word *entry = (const jf_word *)space->table + thread->ring[i];
+    return jf_space_address(space, __atomic_load_n(entry, __ATOMIC_RELAXED));
+}
+
+/* Frees of one region are taken out of its account together. */
+struct tally {
+    struct jf_region *region;
+    uint32_t bytes, blocks;
+};
+
+static void settle_tally(struct jf_thread *thread, struct tally *tally) {
+    if (tally->blocks != 0)
+        jf_region_account(thread->window, tally->region, tally->bytes, tally->blocks);
+    tally->bytes = tally->blocks = 0;
+}
+
+static void drain_one(struct jf_thread *thread, uint32_t i, struct tally *tally) {
+    uintptr_t payload = ring_payload(thread, i);
+    uintptr_t at = payload - JF_HEADER_SIZE;
+    jf_word header = jf_header_load(at);
+    size_t stride = jf_header_stride(header);
+    if (tally->region == NULL || at - tally->region->start >= JF_REGION_SIZE) {
+        settle_tally(thread, tally);
+        tally->region = jf_arena_owner(thread->window->arena, at);
+    }
+    struct jf_heap *heap = tally->region->heap;
+    struct jf_local *local = jf_thread_local(thread, heap, false);
+    if (local != NULL && local->bump == at + stride && local->region == tally->region) {
+        local->bump = at;
+        local->blocks--;
+    } else {
+        jf_header_store(at, jf_header_with_kind(header, JF_KIND_DEAD));
+        tally->bytes += (uint32_t)stride;
+        tally->blocks++;
+    }
+    jf_table_push(thread->table, &thread->entries, thread->ring[i], heap->options.retire);
 }
 
 void jf_thread_drain(struct jf_thread *thread) {
-    const struct jf_space *space = &thread->window->space;
     uint32_t count = thread->ring_count;
+    struct tally tally = {0};
     if (count == 0)
         return;
-    prefetch_ring(thread);
+    for (uint32_t i = 0; i < count; i++)
+        __builtin_prefetch((const void *)(ring_payload(thread, i) - JF_HEADER_SIZE), 1);
     /* highest address first: blocks that end where the thread bumps go back to its hole one by one */
-    jf_word first = jf_word_load(jf_space_entry(space, thread->ring[0]));
-    jf_word last = jf_word_load(jf_space_entry(space, thread->ring[count - 1]));
-    if (jf_entry_offset(last) >= jf_entry_offset(first)) {
+    if (ring_payload(thread, count - 1) >= ring_payload(thread, 0)) {
         for (uint32_t i = count; i > 0; i--)
-            drain_one(thread, thread->ring[i - 1]);
+            drain_one(thread, i - 1, &tally);
     } else {
         for (uint32_t i = 0; i < count; i++)
-            drain_one(thread, thread->ring[i]);
+            drain_one(thread, i, &tally);
     }
+    settle_tally(thread, &tally);
     thread->ring_count = 0;
 }
 
@@ -132,7 +173,7 @@ void jf_thread_retire(struct jf_thread *thread, struct jf_heap *heap) {
 
 void jf_thread_close_others(struct jf_window *window) {
     for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next)
-        if (thread != root)
+        if (thread != jf_thread_root)
             __atomic_store_n(&thread->closed, 1, __ATOMIC_RELAXED);
     jf_fence();
     if (window->fence_all)
@@ -145,7 +186,7 @@ void jf_thread_open_others(struct jf_window *window) {
 }
 
 void jf_thread_exit(void) {
-    struct jf_thread *thread = root;
+    struct jf_thread *thread = jf_thread_root;
     if (thread == NULL)
         return;
     jf_thread_enter(thread);
@@ -157,14 +198,14 @@ void jf_thread_exit(void) {
     jf_window_relist_locked(window);
     thread->in_use = false;
     jf_os_mutex_unlock(&window->mutex);
-    root = NULL;
+    jf_thread_root = NULL;
 }
 
 void jf_thread_fork_prepare(struct jf_window *window) {
     jf_os_mutex_lock(&window->mutex);
     jf_thread_close_others(window);
     for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next)
-        while (thread != root && !jf_thread_outside(thread))
+        while (thread != jf_thread_root && !jf_thread_outside(thread))
             jf_os_yield();
 }
 
@@ -178,7 +219,7 @@ void jf_thread_fork_child(struct jf_window *window) {
     jf_thread_open_others(window);
     /* the other threads are gone; what they had is there for the threads that the child begins */
     for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next) {
-        if (thread == root || !thread->in_use)
+        if (thread == jf_thread_root || !thread->in_use)
             continue;
         thread->in_use = false;
         jf_thread_drain(thread);

@@ -46,10 +46,10 @@ struct jf_window *jf_window_create(void) {
     window->fallback = jf_arena_meta_alloc(arena, sizeof *window->fallback);
     if (window->heaps == NULL || window->fallback == NULL)
         goto fail;
-    window->fallback->window = window;
-    window->threads = window->fallback;
     jf_os_mutex_init(&window->mutex);
     window->fence_all = jf_os_fence_prepare();
+    jf_thread_init(window->fallback, window);
+    window->threads = window->fallback;
     return window;
 fail:
     jf_arena_destroy(arena);
