@@ -20,7 +20,7 @@ typedef jf_mutex jf_signals;
 #define JF_THREAD_LOCAL
 #else
 #include <pthread.h>
-#include <signal.h>
+#include <sys/select.h> /* sigset_t, without the names that <signal.h> brings */
 #define JF_HAS_GROWING 1
 typedef pthread_mutex_t jf_mutex;
 typedef sigset_t jf_signals;
