@@ -130,8 +130,8 @@ static void show_base(uintptr_t base) {
 static void show_window(void) {
 #if JF_HAS_GROWING
     const struct jf_window *window = jf_api.window;
-    jf_fast.base = window->space.base;
-    jf_fast.table = window->space.table;
+    __atomic_store_n(&jf_fast.base, window->space.base, __ATOMIC_RELAXED);
+    __atomic_store_n(&jf_fast.table, window->space.table, __ATOMIC_RELAXED);
     bool allowed = !jf_api.slow && window->fence_all;
     __atomic_store_n(&jf_fast.entries, allowed ? jf_api.entries : 0, __ATOMIC_RELEASE);
 #endif

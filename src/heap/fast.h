@@ -19,12 +19,16 @@ struct jf_fast {
 };
 extern struct jf_fast jf_fast __attribute__((visibility("hidden")));
 
+/* Read while others may be set: `base` and `table` never change once `entries` is not 0. */
+#define JF_FAST(field) __atomic_load_n(&jf_fast.field, __ATOMIC_RELAXED)
+
 /* As jf_thread_enter, but gives up instead of waiting. The fast paths are forbidden where threads have to
  * fence themselves. */
 static inline bool jf_fast_enter(struct jf_thread *thread) {
     __atomic_store_n(&thread->inside, 1, __ATOMIC_RELAXED);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    if (RM_LIKELY(__atomic_load_n(&thread->closed, __ATOMIC_RELAXED) == 0))
+    /* acquire: what others did to the thread's state before they opened it again is to be seen */
+    if (RM_LIKELY(__atomic_load_n(&thread->closed, __ATOMIC_ACQUIRE) == 0))
         return true;
     jf_thread_leave(thread);
     return false;
@@ -42,11 +46,11 @@ static inline rmhandle_t jf_fast_malloc(size_t size) {
     uintptr_t at = local->bump;
     struct jf_table_page *page = thread->entries.page;
     uint32_t index = page != NULL ? page->free : 0;
-    if (!RM_LIKELY(at + stride <= local->limit && index != 0 && index < jf_fast.entries)) {
+    if (!RM_LIKELY(at + stride <= local->limit && index != 0 && index < JF_FAST(entries))) {
         jf_thread_leave(thread);
         return NULL;
     }
-    jf_word *entry = (jf_word *)jf_fast.table + index;
+    jf_word *entry = (jf_word *)JF_FAST(table) + index;
     jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED);
     page->free = jf_entry_link(word);
     page->used++;
@@ -55,7 +59,7 @@ static inline rmhandle_t jf_fast_malloc(size_t size) {
     unsigned slack = (unsigned)(stride - JF_HEADER_SIZE - size);
     jf_header_store(at, jf_header_make(index, stride, slack, JF_ALIGN_LOG2_MIN, JF_KIND_BLOCK));
     jf_word_publish_low_light(entry, word,
-                              jf_entry_low(at + JF_HEADER_SIZE - jf_fast.base, JF_ENTRY_LIVE));
+                              jf_entry_low(at + JF_HEADER_SIZE - JF_FAST(base), JF_ENTRY_LIVE));
     jf_thread_leave(thread);
     return (rmhandle_t)((uintptr_t)entry | (uintptr_t)(word & JF_ENTRY_GENERATION_MASK) << 12);
 }
@@ -67,7 +71,7 @@ enum { JF_FAST_NEAR = 4096 };
 static inline bool jf_fast_unbump(struct jf_thread *thread, jf_word *entry, uint32_t index,
                                   jf_word word) {
     struct jf_local *local = thread->fast_local;
-    uintptr_t at = jf_fast.base + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE;
+    uintptr_t at = JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE;
     /* only a header near the bump is likely to be in the cache */
     if (local == NULL || local->bump - at > JF_FAST_NEAR ||
         at + jf_header_stride(jf_header_load(at)) != local->bump)
@@ -89,9 +93,9 @@ static inline bool jf_fast_unbump(struct jf_thread *thread, jf_word *entry, uint
 static inline bool jf_fast_free(rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;
     struct jf_thread *thread = jf_thread_root;
-    uintptr_t offset = (bits & RM_HANDLE_ENTRY) - jf_fast.table;
+    uintptr_t offset = (bits & RM_HANDLE_ENTRY) - JF_FAST(table);
     uintptr_t index = offset >> 3 | offset << 61;
-    if (!RM_LIKELY(index < jf_fast.entries && thread != NULL))
+    if (!RM_LIKELY(index < JF_FAST(entries) && thread != NULL))
         return false;
     jf_word *entry = (jf_word *)(bits & RM_HANDLE_ENTRY);
     jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED);

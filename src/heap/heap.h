@@ -392,7 +392,8 @@ static inline void jf_thread_enter(struct jf_thread *thread) {
     if (!thread->fence_all)
         jf_fence();
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    if (__atomic_load_n(&thread->closed, __ATOMIC_RELAXED) != 0)
+    /* acquire: what others did to the thread's state before they opened it again is to be seen */
+    if (__atomic_load_n(&thread->closed, __ATOMIC_ACQUIRE) != 0)
         jf_thread_enter_slow(thread);
 }
 

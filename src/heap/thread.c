@@ -78,7 +78,7 @@ void jf_thread_enter_slow(struct jf_thread *thread) {
         jf_os_mutex_unlock(&thread->window->mutex);
         __atomic_store_n(&thread->inside, 1, __ATOMIC_SEQ_CST);
         jf_fence();
-    } while (__atomic_load_n(&thread->closed, __ATOMIC_RELAXED) != 0);
+    } while (__atomic_load_n(&thread->closed, __ATOMIC_ACQUIRE) != 0);
 }
 
 void jf_thread_allow_fast(struct jf_thread *thread, const struct jf_heap *heap) {
