@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records small real programs with steve and replays what was recorded: test_steve.py STEVE SUBJECT"""
+"""Records small real programs with steve and replays what was recorded: test_steve.py STEVE SUBJECT LINGER CORRUPT"""
 
 import json
 import os
@@ -11,7 +11,7 @@ import tempfile
 import unittest
 import xml.etree.ElementTree
 
-STEVE = SUBJECT = None
+STEVE = SUBJECT = LINGER = CORRUPT = None
 # Sanitizers keep freed memory and need much more of it: what is resident says nothing then.
 SANITIZED = os.environ.get("STEVE_SANITIZER", "none") != "none"
 
@@ -29,8 +29,8 @@ class SteveTest(unittest.TestCase):
         self.folder = pathlib.Path(folder.name)
         self.trace = self.folder / "trace"
 
-    def record(self, *command, status=0, options=()):
-        done = run("record", "-o", self.trace, *options, "--", *command)
+    def record(self, *command, status=0, options=(), environment=None):
+        done = run("record", "-o", self.trace, *options, "--", *command, environment=environment)
         self.assertEqual(done.returncode, status, done.stderr)
         return done
 
@@ -77,14 +77,20 @@ class Record(SteveTest):
         self.assertIn(["malloc", 11111], lives.values(), "allocated by a constructor")
 
     def test_threads_that_free_each_others_blocks_keep_their_order(self):
-        self.record(SUBJECT, "threads")
-        info = self.info()  # fails when a block is freed before it is allocated, or twice
-        self.assertEqual(info["frees of unseen blocks"], "0")
-        self.assertEqual(info["blocks that vanished"], "0")
-        self.assertEqual(info["operations lost"], "0")
-        self.assertEqual(info["threads"], "5")
-        self.assertGreaterEqual(int(info["allocations"]), 4 * 30000)
-        self.assertGreaterEqual(int(info["frees"]), 4 * 30000)
+        # One heap without caches per thread, and a free that comes back late: another thread is given
+        # the block meanwhile.
+        shared = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1",
+                  "LD_PRELOAD": LINGER}
+        for environment in [{}, shared]:
+            with self.subTest(environment):
+                self.record(SUBJECT, "threads", environment=environment)
+                info = self.info()
+                self.assertEqual(info["frees of unseen blocks"], "0")
+                self.assertEqual(info["blocks that vanished"], "0")
+                self.assertEqual(info["operations lost"], "0")
+                self.assertEqual(info["threads"], "5")
+                self.assertGreaterEqual(int(info["allocations"]), 4 * 30000)
+                self.assertGreaterEqual(int(info["frees"]), 4 * 30000)
 
     def test_nothing_is_lost_however_the_program_ends(self):
         for how, status, said in [("_exit", 7, "status 7"), ("abort", 134, "signal 6"),
@@ -237,6 +243,16 @@ class Replay(SteveTest):
         self.assertEqual(done.returncode, 1, done.stdout)
         self.assertIn("failed", done.stdout)
 
+    @unittest.skipIf(SANITIZED, "built with a sanitizer")
+    def test_an_allocator_that_damages_contents_is_found_out(self):
+        self.record(SUBJECT, "all")
+        self.assertEqual(run("replay", "--repeat=1", "-a", "malloc", self.trace).returncode, 0)
+        done = run("replay", "--repeat=1", "-a", "malloc", self.trace,
+                   environment={"LD_PRELOAD": CORRUPT})
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"event \d+, block \d+ of 200003 bytes: its contents changed")
+        self.assertIn("failed", done.stdout)
+
     def test_the_picture_is_drawn_as_png_and_svg(self):
         python = os.environ.get("STEVE_PYTHON", "/usr/bin/python3")
         if subprocess.run([python, "-c", "import matplotlib"], capture_output=True).returncode != 0:
@@ -262,5 +278,5 @@ class Replay(SteveTest):
 
 
 if __name__ == "__main__":
-    STEVE, SUBJECT = sys.argv[1:3]
-    unittest.main(argv=sys.argv[:1] + sys.argv[3:])
+    STEVE, SUBJECT, LINGER, CORRUPT = map(os.path.abspath, sys.argv[1:5])
+    unittest.main(argv=sys.argv[:1] + sys.argv[5:])
