@@ -301,7 +301,8 @@ TEST_F(Threads, ManyShortLivedThreadsLeaveNothingBehind) {
         overhead[done > count / 2] = stats.overhead;
     }
     compactor.stop();
-    EXPECT_LE(overhead[1], overhead[0]) << "descriptors of threads that ended are used again";
+    /* a thread's descriptor is larger than what all of them may add */
+    EXPECT_LT(overhead[1], overhead[0] + 4096);
     exchange.clear();
 }
 

@@ -291,11 +291,11 @@ void jf_stats(struct jf_heap *heap, bool brief, struct rm_stats *ret_stats) {
         fixed_stats(&hold, brief, &stats);
     else
         grow_stats(&hold, brief, &stats);
-    stats.compactions = heap->compactions;
-    stats.blocks_moved = heap->blocks_moved;
-    stats.bytes_moved = heap->bytes_moved;
-    stats.bytes_released = heap->bytes_released;
-    stats.moves_aborted = heap->moves_aborted;
+    stats.compactions = jf_word_load(&heap->compactions);
+    stats.blocks_moved = jf_word_load(&heap->blocks_moved);
+    stats.bytes_moved = jf_word_load(&heap->bytes_moved);
+    stats.bytes_released = jf_word_load(&heap->bytes_released);
+    stats.moves_aborted = jf_word_load(&heap->moves_aborted);
     jf_hold_end(&hold);
     *ret_stats = stats;
 }

@@ -1,12 +1,13 @@
 /* One compaction call: the budget, one compaction of a heap at a time, the result. */
 #include "compact/compact.h"
 
+/* Added atomically: rmstats may be reading them. */
 static void count_result(struct jf_heap *heap, const struct rm_compact_result *result) {
-    heap->compactions++;
-    heap->blocks_moved += result->blocks_moved;
-    heap->bytes_moved += result->bytes_moved;
-    heap->bytes_released += result->bytes_released;
-    heap->moves_aborted += result->moves_aborted;
+    jf_word_fetch_add(&heap->compactions, 1);
+    jf_word_fetch_add(&heap->blocks_moved, result->blocks_moved);
+    jf_word_fetch_add(&heap->bytes_moved, result->bytes_moved);
+    jf_word_fetch_add(&heap->bytes_released, result->bytes_released);
+    jf_word_fetch_add(&heap->moves_aborted, result->moves_aborted);
 }
 
 rm_compact_status jf_compact(struct jf_heap *heap, struct jf_readers *readers,

@@ -70,7 +70,7 @@ enum { JF_FAST_NEAR = 4096 };
  * done, when it is no such block or the entry is another thread's. */
 static inline bool jf_fast_unbump(struct jf_thread *thread, jf_word *entry, uint32_t index,
                                   jf_word word) {
-    struct jf_local *local = thread->fast_local;
+    struct jf_local *local = __atomic_load_n(&thread->fast_local, __ATOMIC_RELAXED);
     uintptr_t at = JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE;
     /* only a header near the bump is likely to be in the cache */
     if (local == NULL || local->bump - at > JF_FAST_NEAR ||

@@ -278,7 +278,7 @@ struct jf_heap {
     bool is_default;
     uint32_t allocations; /* counts towards the scramble period */
     uint64_t scramble_state;
-    uint64_t compactions, blocks_moved, bytes_moved, bytes_released, moves_aborted;
+    jf_word compactions, blocks_moved, bytes_moved, bytes_released, moves_aborted;
     uint32_t calls; /* number of the compaction call, for regions settled in it */
     union {
         struct jf_grow grow;
