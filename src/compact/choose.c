@@ -65,21 +65,41 @@ bool jf_choose_retry_stuck(struct jf_heap *heap, unsigned most) {
     return done;
 }
 
-void jf_choose_settle(struct jf_heap *heap, const struct jf_region *except) {
+static enum jf_region_state outcome(const struct jf_heap *heap, const struct jf_region *region,
+                                    uint32_t cycle) {
+    if (!jf_choose_is_sparse(region))
+        return JF_REGION_SETTLED;
+    if (region->cycle != cycle)
+        return JF_REGION_LISTED;
+    /* walked as well as can be: nothing is in the way, its blocks just do not lie closer */
+    if (region->witness == 0)
+        return JF_REGION_SETTLED;
+    bool again = region->walked_call != heap->calls && !witness_is_locked(heap, region);
+    return again ? JF_REGION_LISTED : JF_REGION_STUCK;
+}
+
+void jf_choose_settle(struct jf_heap *heap, struct jf_region *filling, uint32_t cycle) {
     struct jf_grow *grow = &heap->u.grow;
     jf_os_mutex_lock(&grow->window->mutex);
     struct jf_region *next;
     for (struct jf_region *region = grow->owned; region != NULL; region = next) {
         next = region->next;
-        if (region->state != JF_REGION_HELD || region == except)
+        if (region->state != JF_REGION_HELD)
             continue;
-        bool stuck = region->witness != 0 && jf_choose_is_sparse(region);
         region->settled_live = (uint32_t)jf_region_live_bytes(region);
-        region->settled_call = heap->calls;
-        region->pinned_dead = stuck ? (uint32_t)waste(region) : 0;
-        jf_region_set_state(region, stuck ? JF_REGION_STUCK : JF_REGION_SETTLED);
+        if (region == filling)
+            continue;
+        enum jf_region_state state = outcome(heap, region, cycle);
+        region->pinned_dead = state == JF_REGION_STUCK ? (uint32_t)waste(region) : 0;
+        jf_region_set_state(region, state);
     }
     jf_os_mutex_unlock(&grow->window->mutex);
+}
+
+bool jf_choose_filling_is_sparse(const struct jf_region *filling) {
+    size_t live = jf_region_live_bytes(filling);
+    return live + JF_REGION_SIZE / JF_REGION_BINS <= filling->settled_live &&
+           jf_choose_is_sparse(filling);
 }
 
 uint64_t jf_choose_pinned(struct jf_heap *heap) {

@@ -44,7 +44,8 @@ struct jf_compactor {
     size_t gap_bytes;
     uintptr_t pockets[JF_POCKET_BINS];
     uint32_t pocket_mask;
-    bool cycle; /* something was chosen since the last finish */
+    bool in_cycle;  /* something was chosen since the last finish */
+    uint32_t cycle; /* number of the cycle */
     unsigned count;
     uintptr_t at[JF_BATCH_BLOCKS];
     jf_word word[JF_BATCH_BLOCKS];
@@ -64,6 +65,9 @@ void jf_gaps_return(struct jf_compactor *compactor, uintptr_t at, size_t stride)
 /* Writes a header over the rest of the gap being filled. */
 void jf_gaps_make_walkable(struct jf_compactor *compactor);
 
+/* Leaves the rest of the gap being filled as a hole and gives its pages back. */
+void jf_gaps_leave(struct jf_compactor *compactor);
+
 /* Takes up the free run [from, to) between blocks that stay: headers, pockets, a gap or given back. Returns
  * bytes given back. */
 size_t jf_gaps_add_run(struct jf_compactor *compactor, struct jf_region *region, uintptr_t from,
@@ -74,7 +78,7 @@ size_t jf_gaps_add_region(struct jf_heap *heap, struct jf_compactor *compactor,
                           struct jf_region *region);
 
 /* Gives back what is left of all gaps but the one being filled, and forgets the pockets; returns bytes. */
-size_t jf_gaps_finish(struct jf_heap *heap, struct jf_compactor *compactor);
+size_t jf_gaps_finish(struct jf_compactor *compactor);
 
 /* --- choose.c. Nothing is moved here. */
 
@@ -90,8 +94,13 @@ struct jf_region *jf_choose_source(struct jf_heap *heap, unsigned most, bool *re
  * `most`; false when there are more. Takes the window's mutex. */
 bool jf_choose_retry_stuck(struct jf_heap *heap, unsigned most);
 
-/* Lets go of all held regions but `except`: settled, or stuck where locked blocks keep memory. */
-void jf_choose_settle(struct jf_heap *heap, const struct jf_region *except);
+/* Ends cycle number `cycle`: lets go of all held regions but `filling`. They are settled, or stuck where
+ * locked blocks keep memory; those that can be walked with more success by now, and those that became
+ * sparse without having been walked, are listed again. */
+void jf_choose_settle(struct jf_heap *heap, struct jf_region *filling, uint32_t cycle);
+
+/* Whether so much was freed in the region being filled that it is to be walked itself. */
+bool jf_choose_filling_is_sparse(const struct jf_region *filling);
 
 /* Dead bytes that locked blocks keep in stuck regions. */
 uint64_t jf_choose_pinned(struct jf_heap *heap);

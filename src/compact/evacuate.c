@@ -230,11 +230,13 @@ static void end_source(struct jf_compaction *compaction, struct jf_compactor *co
     compactor->source = NULL;
 }
 
-static void begin_source(struct jf_compactor *compactor, struct jf_region *region) {
+static void begin_source(struct jf_heap *heap, struct jf_compactor *compactor,
+                         struct jf_region *region) {
+    region->cycle = compactor->cycle;
+    region->walked_call = heap->calls;
     compactor->source = region;
     compactor->cursor = compactor->run = jf_region_first(region);
     compactor->witness = 0;
-    compactor->cycle = true;
     memset(compactor->pinned, 0, sizeof compactor->pinned);
 }
 
@@ -321,11 +323,25 @@ static void collect_threads(struct jf_heap *heap, bool full) {
     jf_os_mutex_unlock(&window->mutex);
 }
 
+/* Begins a cycle. The region that the last one filled is held; it is let go of when much in it was freed. */
+static void begin_cycle(struct jf_heap *heap, struct jf_compactor *compactor) {
+    struct jf_window *window = heap->u.grow.window;
+    struct jf_region *filling = compactor->gap.region;
+    compactor->in_cycle = true;
+    compactor->cycle++;
+    if (filling == NULL || !jf_choose_filling_is_sparse(filling))
+        return;
+    jf_gaps_leave(compactor);
+    jf_os_mutex_lock(&window->mutex);
+    jf_region_set_state(filling, JF_REGION_LISTED);
+    jf_os_mutex_unlock(&window->mutex);
+}
+
 /* Ends a cycle: lets go of everything but the region being filled, which the next cycle goes on with. */
 static void finish_cycle(struct jf_compaction *compaction, struct jf_compactor *compactor) {
-    compaction->result.bytes_released += jf_gaps_finish(compaction->heap, compactor);
-    jf_choose_settle(compaction->heap, compactor->gap.region);
-    compactor->cycle = false;
+    compaction->result.bytes_released += jf_gaps_finish(compactor);
+    jf_choose_settle(compaction->heap, compactor->gap.region, compactor->cycle);
+    compactor->in_cycle = false;
 }
 
 /* Gives freed chunks' memory back; false when the budget ends first. */
@@ -345,20 +361,20 @@ static bool purge_arena(struct jf_compaction *compaction) {
 static bool do_step(struct jf_compaction *compaction, struct jf_compactor *compactor,
                     uint64_t left_ns) {
     struct jf_heap *heap = compaction->heap;
-    if (compactor->source == NULL) {
-        bool more;
-        struct jf_region *region = jf_choose_source(heap, REGIONS_AT_A_TIME, &more);
-        if (region == NULL && !more) {
-            if (compactor->cycle)
-                finish_cycle(compaction, compactor);
-            return false;
-        }
-        if (region != NULL)
-            begin_source(compactor, region);
+    if (compactor->source != NULL) {
+        do_batch(compaction, compactor, left_ns);
         return true;
     }
-    do_batch(compaction, compactor, left_ns);
-    return true;
+    if (!compactor->in_cycle)
+        begin_cycle(heap, compactor);
+    bool more;
+    struct jf_region *region = jf_choose_source(heap, REGIONS_AT_A_TIME, &more);
+    if (region != NULL)
+        begin_source(heap, compactor, region);
+    if (region != NULL || more)
+        return true;
+    finish_cycle(compaction, compactor);
+    return heap->u.grow.bin_mask != 0; /* what the end of the cycle listed again */
 }
 
 rm_compact_status jf_evacuate(struct jf_compaction *compaction) {

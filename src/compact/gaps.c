@@ -61,8 +61,7 @@ void jf_gaps_make_walkable(struct jf_compactor *compactor) {
         jf_header_store(gap->from, jf_header_hole(gap->to - gap->from));
 }
 
-/* Leaves the rest of the gap as a hole and gives its pages back. */
-static void leave_gap(struct jf_compactor *compactor) {
+void jf_gaps_leave(struct jf_compactor *compactor) {
     struct jf_gap *gap = &compactor->gap;
     jf_gaps_make_walkable(compactor);
     if (gap->region != NULL && gap->from + JF_HEADER_SIZE < gap->to)
@@ -84,7 +83,7 @@ static bool fresh_gap(struct jf_heap *heap, struct jf_compactor *compactor) {
 }
 
 static bool next_gap(struct jf_heap *heap, struct jf_compactor *compactor) {
-    leave_gap(compactor);
+    jf_gaps_leave(compactor);
     if (compactor->gap_count == 0)
         return fresh_gap(heap, compactor);
     compactor->gap = compactor->gaps[compactor->gap_first];
@@ -118,6 +117,7 @@ uintptr_t jf_gaps_place(struct jf_heap *heap, struct jf_compactor *compactor, si
         }
         if (!next_gap(heap, compactor))
             return 0;
+        gap->region->cycle = compactor->cycle;
     }
     return 0;
 }
@@ -182,9 +182,8 @@ size_t jf_gaps_add_region(struct jf_heap *heap, struct jf_compactor *compactor,
     return bytes;
 }
 
-size_t jf_gaps_finish(struct jf_heap *heap, struct jf_compactor *compactor) {
+size_t jf_gaps_finish(struct jf_compactor *compactor) {
     size_t bytes = 0;
-    (void)heap;
     jf_gaps_make_walkable(compactor);
     while (compactor->gap_count > 0) {
         const struct jf_gap *gap = &compactor->gaps[compactor->gap_first];

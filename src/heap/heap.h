@@ -109,7 +109,8 @@ struct jf_region {
     struct jf_region *next, *previous; /* list of its state; under the window's mutex */
     uint32_t settled_live;             /* bytes live when it was settled */
     uint32_t witness;                  /* index of an entry that was locked then; 0 = none */
-    uint32_t settled_call;             /* compaction call that settled it */
+    uint32_t walked_call;              /* compaction call that last looked at its blocks */
+    uint32_t cycle;                    /* compaction cycle that last walked or filled it */
     uint32_t pinned_dead;              /* dead bytes that locked blocks kept then */
     uint64_t pages[JF_REGION_PAGES / 64];
 };
@@ -136,7 +137,8 @@ struct jf_large {
     uint32_t index;   /* entry */
     unsigned align_log2;
     unsigned priority;
-    unsigned order; /* of the chunk */
+    unsigned order;       /* of the chunk */
+    unsigned order_least; /* what was asked for as room: the chunk does not become smaller */
     struct jf_large *next, *previous;
 };
 
@@ -356,7 +358,9 @@ rmhandle_t jf_grow_malloc(struct jf_heap *heap, size_t size, unsigned align_log2
 /* Accounts for an entry that the caller just made PENDING at `word`'s address. */
 void jf_grow_freed(struct jf_window *window, uint32_t index, jf_word word);
 /* As jf_fixed_resize. */
-bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, bool in_place);
+/* `room`: address space that the block is to have for growing where it lies; 0 = no more than it needs. */
+bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, size_t room,
+                    bool in_place);
 /* The heap that a payload address of the window belongs to; NULL when to none. */
 struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload);
 /* The large block at `payload`; NULL when it is an ordinary one. */
@@ -435,8 +439,9 @@ void jf_grow_account_block(struct jf_thread *thread, uintptr_t payload);
 uintptr_t jf_grow_place(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
                         unsigned align_log2);
 
-/* large.c: a block with a chunk of its own and no entry yet; NULL when there is no memory. */
-struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, unsigned align_log2,
+/* large.c: a block with a chunk of its own and no entry yet; NULL when there is no memory. The chunk has
+ * `room` bytes of address space if that is more than the size and can be had. */
+struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, size_t room, unsigned align_log2,
                                  bool *ret_zero);
 void jf_large_destroy(struct jf_window *window, struct jf_large *large);
 /* Changes the size where it lies; false when that cannot be. */
