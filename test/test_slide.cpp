@@ -403,7 +403,7 @@ TEST(Slide, RunsBesideThreadsThatLock) {
         threads[i] = std::thread([&, i] { lock_at_random(heap.get(), blocks, i, stop, wrong); });
     std::mt19937 random(5);
     size_t moved = 0;
-    for (int round = 0; round < 300; round++) {
+    for (int round = 0; round < 150; round++) {
         // A block that grows moves up, most often, and leaves a hole that the slide closes.
         for (int i = 0; i < 30; i++) {
             auto &[index, block] = blocks[random() % blocks.size()];

@@ -315,6 +315,9 @@ static bool slide_step(struct jf_compaction *compaction, bool first_step) {
         return false;
     gather(compaction, max_kib < STEP_BYTES / 1024 ? (size_t)max_kib * 1024 : STEP_BYTES,
            max_blocks < STEP_BLOCKS ? (uint32_t)max_blocks : STEP_BLOCKS, &batch);
+    /* What is no header was written over by the program: the checker tells about it, not this. */
+    if (batch.end == fixed->cursor && fixed->cursor < jf_fixed_last(heap))
+        return false;
     if (batch.lone && !decide_lone(compaction, &batch, first_step))
         return false;
     uint64_t moved_before = compaction->result.bytes_moved;

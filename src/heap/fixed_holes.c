@@ -279,7 +279,7 @@ size_t jf_fixed_largest_free(struct jf_heap *heap) {
     struct jf_fixed *fixed = jf_fixed_part(heap);
     bool carve = fixed->free_entries == 0 && fixed->trim != JF_TRIM_SIFT;
     size_t largest = 0;
-    if (carve && fixed->tail == 0)
+    if (carve && jf_fixed_tail_stride(heap) <= JF_GRAIN)
         return 0;
     for (unsigned set = 0; set < 2; set++) {
         uint32_t position = fixed->mask[set] ? fixed->bins[set][jf_bits_log2(fixed->mask[set])] : 0;

@@ -45,18 +45,20 @@ static bool carve(struct jf_heap *heap) {
     struct jf_fixed *fixed = jf_fixed_part(heap);
     size_t entries = jf_space_entries(heap->space);
     uintptr_t tail = fixed->tail;
-    if (tail == 0 || entries + 2 > ENTRIES_MAX)
+    size_t stride = jf_fixed_tail_stride(heap);
+    /* Something of the hole stays: nobody could tell whether another one lies before it. */
+    if (stride <= JF_GRAIN || entries + 2 > ENTRIES_MAX)
         return false;
-    size_t stride = jf_fixed_hole_stride(tail);
     jf_fixed_hole_remove(heap, tail, stride);
     jf_mark_open(heap->space->table - JF_GRAIN, JF_GRAIN);
     uint32_t first = (uint32_t)entries;
     jf_word_store((jf_word *)heap->space->table - 1, fresh_word(fixed, first + 1));
     jf_word_store((jf_word *)heap->space->table - 2, fresh_word(fixed, fixed->free_entries));
     set_table(heap, heap->space->table - JF_GRAIN);
+    if (fixed->cursor > heap->space->table)
+        fixed->cursor = heap->space->table;
     fixed->free_entries = first;
-    if (stride > JF_GRAIN)
-        jf_fixed_hole_insert(heap, tail, stride - JF_GRAIN);
+    jf_fixed_hole_insert(heap, tail, stride - JF_GRAIN);
     if (first + 2 > fixed->entries_peak)
         fixed->entries_peak = first + 2;
     return true;
@@ -121,6 +123,8 @@ static void drop(struct jf_heap *heap) {
         stride += before;
     }
     set_table(heap, table);
+    /* The cursor may have been at the end of the chain. */
+    jf_fixed_headers_gone(heap, at, table, at);
     jf_fixed_hole_insert(heap, at, stride);
 }
 
