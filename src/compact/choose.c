@@ -49,6 +49,14 @@ static bool witness_is_locked(const struct jf_heap *heap, const struct jf_region
            payload > region->start && payload < region->end;
 }
 
+void jf_choose_begin_retry(struct jf_heap *heap) {
+    struct jf_grow *grow = &heap->u.grow;
+    jf_os_mutex_lock(&grow->window->mutex);
+    if (grow->stuck[grow->stuck_turn] == NULL)
+        grow->stuck_turn ^= 1;
+    jf_os_mutex_unlock(&grow->window->mutex);
+}
+
 bool jf_choose_retry_stuck(struct jf_heap *heap, unsigned most) {
     struct jf_grow *grow = &heap->u.grow;
     jf_os_mutex_lock(&grow->window->mutex);
@@ -59,8 +67,6 @@ bool jf_choose_retry_stuck(struct jf_heap *heap, unsigned most) {
         jf_region_set_state(region, retry ? JF_REGION_LISTED : JF_REGION_STUCK);
     }
     bool done = region == NULL;
-    if (done)
-        grow->stuck_turn ^= 1;
     jf_os_mutex_unlock(&grow->window->mutex);
     return done;
 }

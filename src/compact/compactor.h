@@ -90,6 +90,10 @@ bool jf_choose_is_sparse(const struct jf_region *region);
  * for that. */
 struct jf_region *jf_choose_source(struct jf_heap *heap, unsigned most, bool *ret_more);
 
+/* A compaction call begins: all stuck regions may be looked at again, unless the last call did not get
+ * through with them. */
+void jf_choose_begin_retry(struct jf_heap *heap);
+
 /* Looks again at stuck regions: those whose witness is no longer locked may be chosen again. At most
  * `most`; false when there are more. Takes the window's mutex. */
 bool jf_choose_retry_stuck(struct jf_heap *heap, unsigned most);

@@ -385,15 +385,11 @@ rm_compact_status jf_evacuate(struct jf_compaction *compaction) {
     if (compactor == NULL)
         return RM_COMPACT_NOT_WORTH;
     collect_threads(heap, budget->total_ns == 0);
-    bool more = true;
-    while (more) {
-        uint64_t left = jf_budget_left(budget);
-        if (left < BATCH_NS_MIN)
+    jf_choose_begin_retry(heap);
+    while (!jf_choose_retry_stuck(heap, REGIONS_AT_A_TIME))
+        if (jf_budget_left(budget) < BATCH_NS_MIN)
             return RM_COMPACT_BUDGET;
-        if (!jf_choose_retry_stuck(heap, REGIONS_AT_A_TIME))
-            continue;
-        break;
-    }
+    bool more = true;
     while (more) {
         uint64_t left = jf_budget_left(budget);
         if (left < BATCH_NS_MIN)
