@@ -286,6 +286,10 @@ static int run_events(struct replay *replay) {
 
 /* --- Beginning and end. */
 
+static int64_t largest_hole(const struct replay_backend *backend) {
+    return backend->largest_hole != NULL ? backend->largest_hole() : 0;
+}
+
 static int prepare(struct replay *replay) {
     struct trace_error error;
     replay->reader = trace_reader_open(replay->path, &error);
@@ -325,12 +329,9 @@ static int prepare(struct replay *replay) {
     }
     /* Touched now, not in the middle of a measurement; the first frame unpacked touches the rest. */
     trace_reader_touch(replay->reader);
+    largest_hole(replay->backend);
     memset(replay->batch, 0xff, sizeof replay->batch);
     return fill_batch(replay, events_ahead(replay));
-}
-
-static int64_t largest_hole(const struct replay_backend *backend) {
-    return backend->largest_hole != NULL ? backend->largest_hole() : 0;
 }
 
 /* Memory at the end, before and after all was done to make it small. */
