@@ -156,7 +156,7 @@ static bool move_marked(struct jf_compaction *compaction, struct jf_compactor *c
         unmark(entry);
         return false;
     }
-    memcpy((void *)to, (const void *)at, stride);
+    jf_mark_copy((void *)to, (const void *)at, stride);
     /* counted before the entry names the new place: from then on somebody may free the block */
     struct jf_region *region = jf_arena_owner(heap->u.grow.window->arena, to);
     jf_region_add(region, (uint32_t)stride, 1);

@@ -5,8 +5,8 @@ enum { POCKET_MAX = JF_GRAIN << JF_POCKET_BINS };
 
 /* ------------------------------------------------------------------------------------- pockets */
 
-static uintptr_t *pocket_link(uintptr_t at) {
-    return (uintptr_t *)(at + JF_HEADER_SIZE);
+static jf_word *pocket_link(uintptr_t at) {
+    return (jf_word *)(at + JF_HEADER_SIZE);
 }
 
 static void add_pocket(struct jf_compactor *compactor, uintptr_t at, size_t size) {
@@ -16,14 +16,14 @@ static void add_pocket(struct jf_compactor *compactor, uintptr_t at, size_t size
     unsigned bin = jf_bits_log2(size / JF_GRAIN);
     if (bin >= JF_POCKET_BINS)
         bin = JF_POCKET_BINS - 1;
-    *pocket_link(at) = compactor->pockets[bin];
+    jf_mark_store(pocket_link(at), compactor->pockets[bin]);
     compactor->pockets[bin] = at;
     compactor->pocket_mask |= 1u << bin;
 }
 
 static uintptr_t take_pocket(struct jf_compactor *compactor, unsigned bin) {
     uintptr_t at = compactor->pockets[bin];
-    compactor->pockets[bin] = *pocket_link(at);
+    compactor->pockets[bin] = (uintptr_t)jf_mark_load(pocket_link(at));
     if (compactor->pockets[bin] == 0)
         compactor->pocket_mask &= ~(1u << bin);
     return at;

@@ -16,6 +16,7 @@
 
 #include "base/atomic.h"
 #include "base/bits.h"
+#include "base/mark.h"
 
 enum jf_kind {
     JF_KIND_BAD = 0,      /* never written */
@@ -79,11 +80,11 @@ static inline jf_word jf_header_with_kind(jf_word header, unsigned kind) {
 
 /* Headers are read by walkers while other threads mark blocks dead: always whole words. */
 static inline jf_word jf_header_load(uintptr_t address) {
-    return jf_word_load((const jf_word *)address);
+    return jf_mark_load((const jf_word *)address);
 }
 
 static inline void jf_header_store(uintptr_t address, jf_word header) {
-    jf_word_store((jf_word *)address, header);
+    jf_mark_store((jf_word *)address, header);
 }
 
 /* Stride of an ordinary (not extended) block of `size` bytes; false when the sum overflows. */

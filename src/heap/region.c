@@ -85,6 +85,7 @@ struct jf_region *jf_region_create(struct jf_heap *heap) {
         free_descriptor(window, region);
         return NULL;
     }
+    jf_mark_close(start, JF_REGION_SIZE);
     jf_header_store(jf_region_first(region), jf_header_hole(JF_REGION_SIZE - JF_GRAIN));
     enlist(region);
     heap->u.grow.region_count++;
@@ -105,6 +106,7 @@ void jf_region_release(struct jf_region *region) {
     unlist(region);
     heap->u.grow.region_count--;
     jf_heap_uncommit(heap, jf_region_committed(region));
+    jf_mark_open(region->start, JF_REGION_SIZE);
     jf_arena_free(window->arena, region->start, dirty_extent(region));
     free_descriptor(window, region);
 }
