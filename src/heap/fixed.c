@@ -183,6 +183,13 @@ static bool purge(struct jf_heap *heap, const struct jf_step *step, struct jf_re
     unsigned align_log2 = jf_header_align_log2(step->header);
     if (!jf_fixed_claim(heap, index, readers, own))
         return false;
+    struct jf_step now;
+    if (!jf_block_step(step->at, &now) ||
+        jf_header_kind(now.header) != jf_header_kind(step->header)) {
+        /* until the claim the program could take the mark away */
+        jf_fixed_publish(heap, index, step->payload);
+        return false;
+    }
     jf_fixed_release_block(heap, step->payload);
     jf_word_publish_low(
         jf_space_entry(heap->space, index),

@@ -237,6 +237,10 @@ static void set_purged(struct jf_window *window, struct jf_heap *heap, uint32_t 
                         jf_entry_low((uint64_t)heap->u.grow.id * JF_GRAIN, JF_ENTRY_PURGED));
 }
 
+static bool is_marked(const struct jf_step *step, unsigned priority) {
+    return !step->hole && jf_header_kind(step->header) == (JF_KIND_BLOCK | priority);
+}
+
 /* Empties the region's blocks of this priority. Nobody has the region; the window's mutex is held. */
 static bool purge_region(struct jf_window *window, struct jf_region *region, unsigned priority,
                          const struct reading *reading) {
@@ -245,9 +249,14 @@ static bool purge_region(struct jf_window *window, struct jf_region *region, uns
     uintptr_t at = jf_region_first(region);
     for (; at < jf_region_last(region) && jf_block_step(at, &step); at += step.stride) {
         uint32_t index = jf_header_index(step.header);
-        if (step.hole || jf_header_kind(step.header) != (JF_KIND_BLOCK | priority) ||
-            !claim_unused(window, index, step.payload, reading))
+        if (!is_marked(&step, priority) || !claim_unused(window, index, step.payload, reading))
             continue;
+        /* until the claim the program could take the mark away, or resize the block */
+        jf_block_step(at, &step);
+        if (!is_marked(&step, priority)) {
+            set_live(window, index, step.payload);
+            continue;
+        }
         set_purged(window, region->heap, index);
         jf_header_store(at, jf_header_with_kind(step.header, JF_KIND_DEAD));
         jf_region_account(window, region, (uint32_t)step.stride, 1);
@@ -266,11 +275,15 @@ static bool purge_list(struct jf_window *window, struct jf_region *list, unsigne
 
 static struct jf_large *purge_large(struct jf_window *window, struct jf_heap *heap,
                                     unsigned priority, const struct reading *reading) {
-    struct jf_large *large = heap->u.grow.large;
-    while (large != NULL && (large->priority != priority ||
-                             !claim_unused(window, large->index, large->address, reading)))
-        large = large->next;
-    return large;
+    for (struct jf_large *large = heap->u.grow.large; large != NULL; large = large->next) {
+        if (__atomic_load_n(&large->priority, __ATOMIC_RELAXED) != priority ||
+            !claim_unused(window, large->index, large->address, reading))
+            continue;
+        if (__atomic_load_n(&large->priority, __ATOMIC_RELAXED) == priority)
+            return large;
+        set_live(window, large->index, large->address);
+    }
+    return NULL;
 }
 
 bool jf_grow_purge_one(struct jf_heap *heap, unsigned priority, struct jf_readers *readers,
