@@ -7,7 +7,7 @@
 
 #include "replay.h"
 
-/* Opens the files of /proc, before the first measurement. -1 with errno set when they are not there. */
+/* Opens the files of /proc, before the first measurement. -1 with errno set when there are none. */
 int measure_open(void);
 
 /* Resident bytes of this process now, exact (the sum over its mappings). */

@@ -19,7 +19,8 @@ void payload_fill(void *address, uint64_t serial, size_t from, size_t to);
 /* Whether bytes [0, size) are what payload_fill wrote. */
 bool payload_is_whole(const void *address, uint64_t serial, size_t size);
 
-/* The same, but only the first 8 bytes (fewer in smaller blocks) and a byte in every page after them. `from` = the size the block had when it was written last, 0 for a new one. */
+/* The same, but only the first 8 bytes (fewer in smaller blocks) and a byte in every page after them.
+ * `from` = the size the block had when it was written last, 0 for a new one. */
 void payload_touch(void *address, uint64_t serial, size_t from, size_t size);
 bool payload_is_touched(const void *address, uint64_t serial, size_t size);
 
