@@ -96,11 +96,11 @@ static bool grow_at_bump(struct jf_thread *thread, const struct place *old, size
 
 /* New memory for the block, contents copied, entry LIVE there. */
 static bool replace(struct jf_window *window, struct jf_thread *thread, uint32_t index,
-                    const struct place *old, size_t size, size_t stride) {
+                    const struct place *old, size_t size, size_t stride, size_t room) {
     size_t keep = old->size < size ? old->size : size;
     const void *source = (const void *)old->payload;
-    if (stride >= JF_LARGE_MIN || old->align_log2 > JF_PAGE_SHIFT) {
-        struct jf_large *large = jf_large_create(old->heap, size, old->align_log2, NULL);
+    if (stride >= JF_LARGE_MIN || room >= JF_LARGE_MIN || old->align_log2 > JF_PAGE_SHIFT) {
+        struct jf_large *large = jf_large_create(old->heap, size, room, old->align_log2, NULL);
         if (large == NULL)
             return false;
         large->index = index;
@@ -122,17 +122,24 @@ static bool replace(struct jf_window *window, struct jf_thread *thread, uint32_t
     return true;
 }
 
-bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, bool in_place) {
+/* A chunk that was given room to grow in is kept while the block does so, however small it still is. */
+static bool stays_large(const struct place *old, size_t size, size_t stride) {
+    return stride >= JF_LARGE_MIN || (old->large->order_least != 0 && size >= old->size);
+}
+
+bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, size_t room,
+                    bool in_place) {
     struct jf_thread *thread = jf_thread_get(window);
     struct place old = find_place(window, index);
     size_t stride;
     if (thread == NULL || !jf_block_stride(size, &stride))
         return false;
-    if (old.large != NULL && stride >= JF_LARGE_MIN && jf_large_resize(window, old.large, size)) {
+    if (old.large != NULL && stays_large(&old, size, stride) &&
+        jf_large_resize(window, old.large, size)) {
         set_live(window, index, old.payload);
         return true;
     }
-    if (old.large == NULL && old.payload != 0 && stride < JF_LARGE_MIN) {
+    if (old.large == NULL && old.payload != 0 && stride < JF_LARGE_MIN && room < JF_LARGE_MIN) {
         size_t now = jf_header_stride(old.header);
         if (stride <= now)
             shrink_in_region(window, &old, stride, size);
@@ -141,7 +148,7 @@ bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, bool 
             return true;
         }
     }
-    if (in_place || !replace(window, thread, index, &old, size, stride))
+    if (in_place || !replace(window, thread, index, &old, size, stride, room))
         return false;
     release(window, thread, &old);
     if (jf_window_must_relist(window))

@@ -34,7 +34,22 @@ static void link_large(struct jf_large *large) {
     jf_os_mutex_unlock(&grow->window->mutex);
 }
 
-struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, unsigned align_log2,
+/* The chunk, with more room than it needs if that can be had. */
+static bool take_chunk(struct jf_arena *arena, struct jf_large *large, size_t room,
+                       bool *ret_zero) {
+    unsigned order;
+    if (room > large->size && chunk_order(room, large->align_log2, &order)) {
+        large->address = jf_arena_alloc(arena, order, JF_CHUNK_LARGE, large, ret_zero);
+        if (large->address != 0) {
+            large->order = large->order_least = order;
+            return true;
+        }
+    }
+    large->address = jf_arena_alloc(arena, large->order, JF_CHUNK_LARGE, large, ret_zero);
+    return large->address != 0;
+}
+
+struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, size_t room, unsigned align_log2,
                                  bool *ret_zero) {
     struct jf_window *window = heap->u.grow.window;
     unsigned order;
@@ -51,8 +66,7 @@ struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, unsigned ali
     large->committed = committed;
     large->align_log2 = align_log2;
     large->order = order;
-    large->address = jf_arena_alloc(window->arena, order, JF_CHUNK_LARGE, large, ret_zero);
-    if (large->address == 0)
+    if (!take_chunk(window->arena, large, room, ret_zero))
         goto fail;
     link_large(large);
     return large;
@@ -104,6 +118,8 @@ bool jf_large_resize(struct jf_window *window, struct jf_large *large, size_t si
             large->order = order;
     } else if (committed < large->committed) {
         size_t saved = large->committed - committed;
+        if (order < large->order_least)
+            order = large->order_least;
         if (order < large->order && saved >= TRIM_KEEP) {
             jf_arena_shrink(window->arena, large->address, order, large->committed);
             large->order = order;
