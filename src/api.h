@@ -101,10 +101,35 @@ void jf_api_misuse_call(const char *call, enum rm_misuse_kind kind, const char *
 /* At check levels 2 and 3: checks the whole heap after a call that has changed it. */
 void jf_api_check_after(struct jf_heap *heap, const char *call);
 
+/* What rmheap_aligned_alloc does, for the public call of that name. */
+rmhandle_t jf_api_allocate(struct jf_heap *heap, size_t size, unsigned align_log2, bool zero,
+                           const char *call);
+
+/* As jf_blocks_insist. */
+bool jf_api_insist(struct jf_heap *heap, size_t size, bool (*attempt)(void *context),
+                   void *context);
+
+/* What rmrealloc does, and how it comes out. */
+struct jf_api_resizing {
+    size_t size;
+    size_t room;        /* as for jf_grow_resize */
+    bool unlocked_only; /* not even where it lies when somebody has it locked */
+    bool in_need;       /* compact, purge and ask the program when there is no memory */
+    const char *call;
+};
+enum jf_api_resized { JF_API_RESIZED, JF_API_NO_ROOM, JF_API_LOCKED, JF_API_STALE };
+enum jf_api_resized jf_api_resize(rmhandle_t handle, const struct jf_api_resizing *resizing);
+
+/* Bytes asked for in the block with this payload, which cannot move now. */
+size_t jf_api_size_at(const struct jf_home *home, uintptr_t payload);
+
 /* jf_access_lock and jf_access_unlock, with what a memory debugger is to be told. */
 enum jf_access jf_api_count(const struct jf_home *home, rmhandle_t handle, bool may_wait,
                             void **ret_pointer);
 enum jf_access jf_api_uncount(const struct jf_home *home, rmhandle_t handle);
+
+/* As rmlock, rmlock_long and rmtrylock, whose name is `call`. */
+void *jf_api_lock(const char *call, rmhandle_t handle, bool may_wait);
 
 /* Tells a memory debugger the new size of a locked block that was resized where it lies. */
 void jf_api_remark(const struct jf_home *home, size_t old_size);

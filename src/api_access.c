@@ -165,7 +165,7 @@ enum jf_access jf_api_uncount(const struct jf_home *home, rmhandle_t handle) {
     return jf_access_unlock(home->space, home->index, handle);
 }
 
-static void *lock(const char *call, rmhandle_t handle, bool may_wait) {
+void *jf_api_lock(const char *call, rmhandle_t handle, bool may_wait) {
     struct jf_home home;
     if (!jf_api_find(handle, &home)) {
         jf_api_misuse_handle(call, handle);
@@ -221,7 +221,7 @@ static void *deref(rmhandle_t handle) {
 }
 
 void *rmtrylock(rmhandle_t handle) {
-    return lock("rmtrylock", handle, false);
+    return jf_api_lock("rmtrylock", handle, false);
 }
 
 /* Moves the block, if it can be, before a lock that will be held long. */
@@ -242,7 +242,7 @@ void *rmlock_long(rmhandle_t handle) {
     if (jf_api_find(handle, &home) &&
         jf_access_peek(home.space, home.index, handle, &pointer) == JF_ACCESS_OK)
         settle(&home);
-    pointer = lock("rmlock_long", handle, true);
+    pointer = jf_api_lock("rmlock_long", handle, true);
     if (pointer != NULL && jf_api.checking)
         jf_api_check_after((struct jf_heap *)rmheap_of(handle), "rmlock_long");
     return pointer;
@@ -349,7 +349,7 @@ void *rm_lock_slow_v1(rmhandle_t handle, uint64_t old_word, int counted) {
     if (counted)
         __atomic_fetch_sub((jf_word *)((uintptr_t)handle & RM_HANDLE_ENTRY), RM_ENTRY_COUNT_ONE,
                            __ATOMIC_RELAXED);
-    return lock("rmlock", handle, true);
+    return jf_api_lock("rmlock", handle, true);
 }
 
 void rm_unlock_slow_v1(rmhandle_t handle) {
@@ -371,7 +371,7 @@ void rm_read_end_slow_v1(void) {
 #else
 
 void *rmlock(rmhandle_t handle) {
-    return lock("rmlock", handle, true);
+    return jf_api_lock("rmlock", handle, true);
 }
 
 void rmunlock(rmhandle_t handle) {

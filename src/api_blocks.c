@@ -154,6 +154,19 @@ static void scramble_when_due(struct jf_heap *heap) {
     follow_table(heap);
 }
 
+bool jf_api_insist(struct jf_heap *heap, size_t size, bool (*attempt)(void *context),
+                   void *context) {
+    struct need need;
+    need_init(&need);
+    while (!attempt(context)) {
+        if (make_room(heap, size, &need))
+            continue;
+        jf_os_set_errno(JF_OS_ENOMEM);
+        return false;
+    }
+    return true;
+}
+
 static inline rmhandle_t allocate(struct jf_heap *heap, size_t size, unsigned align_log2, bool zero,
                                   const char *call) {
     if (!RM_LIKELY(heap != NULL))
@@ -166,6 +179,11 @@ static inline rmhandle_t allocate(struct jf_heap *heap, size_t size, unsigned al
     if (!RM_LIKELY(heap->options.check < 2))
         jf_api_check_after(heap, call);
     return handle;
+}
+
+rmhandle_t jf_api_allocate(struct jf_heap *heap, size_t size, unsigned align_log2, bool zero,
+                           const char *call) {
+    return allocate(heap, size, align_log2, zero, call);
 }
 
 rmhandle_t rmheap_malloc(rmheap_t heap, size_t size) {
@@ -267,9 +285,7 @@ void rmfree(rmhandle_t handle) {
 
 /* ------------------------------------------------------------------------------------- resizing */
 
-enum resize { RESIZE_DONE, RESIZE_NO_ROOM, RESIZE_LOCKED, RESIZE_STALE };
-
-static size_t size_at(const struct jf_home *home, uintptr_t payload) {
+size_t jf_api_size_at(const struct jf_home *home, uintptr_t payload) {
     if (home->fixed == NULL && JF_HAS_GROWING) {
         struct jf_large *large = jf_grow_large_at(jf_api.window, payload);
         if (large != NULL)
@@ -280,59 +296,70 @@ static size_t size_at(const struct jf_home *home, uintptr_t payload) {
 }
 
 /* Claims the block, resizes it, gives it back. In a fixed heap its mutex is held. */
-static enum resize resize_claimed(const struct jf_home *home, rmhandle_t handle, size_t size,
-                                  struct jf_heap **ret_heap) {
+static enum jf_api_resized resize_claimed(const struct jf_home *home, rmhandle_t handle,
+                                          const struct jf_api_resizing *resizing,
+                                          struct jf_heap **ret_heap) {
     jf_word word;
     enum jf_access access = jf_access_claim(home->space, home->index, handle, &word);
     if (access == JF_ACCESS_STALE)
-        return RESIZE_STALE;
+        return JF_API_STALE;
     bool locked = access == JF_ACCESS_LOCKED;
     *ret_heap = jf_api_heap_of_word(home, word);
     size_t old_size =
-        JF_MARK_ACTIVE && locked ? size_at(home, jf_space_address(home->space, word)) : 0;
+        JF_MARK_ACTIVE && locked ? jf_api_size_at(home, jf_space_address(home->space, word)) : 0;
     bool done = false;
-    if (home->fixed != NULL)
-        done = jf_fixed_resize(home->fixed, home->index, size, locked);
+    if (locked && resizing->unlocked_only)
+        done = false;
+    else if (home->fixed != NULL)
+        done = jf_fixed_resize(home->fixed, home->index, resizing->size, locked);
     else if (JF_HAS_GROWING)
-        done = jf_grow_resize(jf_api.window, home->index, size, locked);
+        done = jf_grow_resize(jf_api.window, home->index, resizing->size, resizing->room, locked);
     if (done) {
         jf_api_remark(home, old_size);
-        return RESIZE_DONE;
+        return JF_API_RESIZED;
     }
     jf_access_unclaim(home->space, home->index, word);
-    return locked ? RESIZE_LOCKED : RESIZE_NO_ROOM;
+    return locked ? JF_API_LOCKED : JF_API_NO_ROOM;
 }
 
-static enum resize try_resize(const struct jf_home *home, rmhandle_t handle, size_t size,
-                              struct jf_heap **ret_heap) {
+static enum jf_api_resized try_resize(const struct jf_home *home, rmhandle_t handle,
+                                      const struct jf_api_resizing *resizing,
+                                      struct jf_heap **ret_heap) {
     if (home->fixed == NULL)
-        return resize_claimed(home, handle, size, ret_heap);
+        return resize_claimed(home, handle, resizing, ret_heap);
     jf_os_mutex_lock(&home->fixed->mutex);
-    enum resize outcome = resize_claimed(home, handle, size, ret_heap);
+    enum jf_api_resized outcome = resize_claimed(home, handle, resizing, ret_heap);
     jf_api_follow_table(home->fixed);
     jf_os_mutex_unlock(&home->fixed->mutex);
     return outcome;
 }
 
-int rmrealloc(rmhandle_t handle, size_t size) {
+enum jf_api_resized jf_api_resize(rmhandle_t handle, const struct jf_api_resizing *resizing) {
     struct jf_home home;
     struct jf_heap *heap = NULL;
     struct need need;
     if (!jf_api_find(handle, &home)) {
-        jf_api_misuse_handle("rmrealloc", handle);
-        return -1;
+        jf_api_misuse_handle(resizing->call, handle);
+        return JF_API_STALE;
     }
     need_init(&need);
-    enum resize outcome = try_resize(&home, handle, size, &heap);
+    enum jf_api_resized outcome = try_resize(&home, handle, resizing, &heap);
     /* The block is given back between two tries: the callback may lock it. */
-    while (outcome == RESIZE_NO_ROOM && heap != NULL && make_room(heap, size, &need))
-        outcome = try_resize(&home, handle, size, &heap);
-    if (outcome == RESIZE_STALE)
-        jf_api_misuse_access("rmrealloc", handle, &home, JF_ACCESS_STALE);
-    else if (outcome != RESIZE_DONE)
-        jf_os_set_errno(outcome == RESIZE_LOCKED ? JF_OS_EBUSY : JF_OS_ENOMEM);
-    jf_api_check_after(heap, "rmrealloc");
-    return outcome == RESIZE_DONE ? 0 : -1;
+    while (outcome == JF_API_NO_ROOM && resizing->in_need && heap != NULL &&
+           make_room(heap, resizing->size, &need))
+        outcome = try_resize(&home, handle, resizing, &heap);
+    if (outcome == JF_API_STALE)
+        jf_api_misuse_access(resizing->call, handle, &home, JF_ACCESS_STALE);
+    jf_api_check_after(heap, resizing->call);
+    return outcome;
+}
+
+int rmrealloc(rmhandle_t handle, size_t size) {
+    struct jf_api_resizing resizing = {.size = size, .in_need = true, .call = "rmrealloc"};
+    enum jf_api_resized outcome = jf_api_resize(handle, &resizing);
+    if (outcome == JF_API_LOCKED || outcome == JF_API_NO_ROOM)
+        jf_os_set_errno(outcome == JF_API_LOCKED ? JF_OS_EBUSY : JF_OS_ENOMEM);
+    return outcome == JF_API_RESIZED ? 0 : -1;
 }
 
 /* ------------------------------------------------------------------------------------- questions */
@@ -346,7 +373,7 @@ static enum jf_access read_size(const struct jf_home *home, rmhandle_t handle, s
         enum jf_access access = jf_access_peek(home->space, home->index, handle, &before);
         if (access != JF_ACCESS_OK)
             return access;
-        *ret_size = size_at(home, (uintptr_t)before);
+        *ret_size = jf_api_size_at(home, (uintptr_t)before);
         access = jf_access_peek(home->space, home->index, handle, &after);
         if (access != JF_ACCESS_OK)
             return access;

@@ -1,0 +1,374 @@
+/* Arrays: life and size. */
+#include "collections/array.h"
+
+enum {
+    WORTH_ROOM = 128 << 10,    /* blocks from here up have chunks of their own */
+    ROOM_FACTOR = 4,           /* address space of a large array, in sizes of it */
+    ROOM_FACTOR_WILL_GROW = 16,
+};
+
+/* ------------------------------------------------------------------------------------- opening */
+
+/* As the inlined rmlock, but a report names the call. */
+static inline void *lock(rmhandle_t handle, const char *call) {
+#if !defined(RM_NO_INLINE)
+    uintptr_t bits = (uintptr_t)handle;
+    if (RM_LIKELY(RM_WINDOW_INDEX_(bits) < rm_window_v1.entries)) {
+        jf_word *entry = (jf_word *)(bits & RM_HANDLE_ENTRY);
+        jf_word old = __atomic_fetch_add(entry, RM_ENTRY_COUNT_ONE, __ATOMIC_ACQUIRE);
+        if (RM_LIKELY(RM_WORD_DIFFERS_(old, bits, RM_ENTRY_OVERFLOW) == RM_ENTRY_LIVE))
+            return (void *)(rm_window_v1.base + (uintptr_t)(old & RM_ENTRY_ADDRESS));
+        __atomic_fetch_sub(entry, RM_ENTRY_COUNT_ONE, __ATOMIC_RELAXED);
+    }
+#endif
+    return jf_blocks_lock(handle, call);
+}
+
+/* Reads what the tail of the locked block says. */
+static inline bool read_tail(struct jf_array *open) {
+    open->size = jf_blocks_size(rmarray_handle(open->array), open->elements);
+    if (open->size < sizeof(jf_word) || open->size % sizeof(jf_word) != 0)
+        return false;
+    const jf_word *tail = (const jf_word *)(const void *)(open->elements + open->size) - 1;
+    open->flags = (unsigned)*tail & 0xff;
+    open->length = (size_t)(*tail >> 24);
+    open->element_size = (size_t)(*tail >> 8) & JF_ARRAY_NARROW_MAX;
+    if (open->element_size == 0 && open->size >= 2 * sizeof(jf_word))
+        open->element_size = (size_t)tail[-1];
+    size_t bytes;
+    return (open->flags & JF_ARRAY_MARK) != 0 && open->element_size != 0 &&
+           jf_array_bytes(open, open->length, &bytes) && bytes <= open->size;
+}
+
+bool jf_array_open(struct jf_array *ret_open, rmarray_t array, const char *call) {
+    ret_open->array = array;
+    ret_open->call = call;
+    ret_open->elements = lock(rmarray_handle(array), call);
+    if (RM_LIKELY(ret_open->elements != NULL)) {
+        if (RM_LIKELY(read_tail(ret_open)))
+            return true;
+        jf_array_close(ret_open);
+        ret_open->elements = NULL;
+    }
+    jf_os_set_errno(JF_OS_EINVAL);
+    return false;
+}
+
+int jf_array_fail(struct jf_array *open) {
+    if (open->elements != NULL)
+        jf_array_close(open);
+    return -1;
+}
+
+/* ------------------------------------------------------------------------------------- resizing */
+
+/* The size of a block that is all capacity: what rounding would leave over is asked for too. 0 when that
+ * overflows. */
+static size_t whole_block(const struct jf_heap *heap, size_t bytes) {
+    size_t stride;
+    if (!jf_block_stride(bytes, &stride))
+        return 0;
+    if (heap->fixed || stride < JF_LARGE_MIN)
+        return stride - JF_HEADER_SIZE;
+    return jf_bits_add(bytes, JF_PAGE_SIZE - 1, &stride) ? jf_bits_round_down(stride, JF_PAGE_SIZE)
+                                                         : 0;
+}
+
+static size_t grown(const struct jf_array *open) {
+    size_t size = open->size;
+    switch ((open->flags & JF_ARRAY_GROWTH_MASK) + 1) {
+    case RM_GROWTH_HALF:
+        return size + size / 2;
+    case RM_GROWTH_DOUBLE:
+        return size <= SIZE_MAX / 2 ? 2 * size : size;
+    case RM_GROWTH_EIGHTH:
+        return size + size / 8;
+    default:
+        return size;
+    }
+}
+
+/* Address space for a block of this size. */
+static size_t room_for(const struct jf_array *open, size_t bytes) {
+    unsigned hints = open->flags >> JF_ARRAY_HINT_SHIFT;
+    size_t factor = (hints & RM_ARRAY_WILL_GROW) != 0 ? ROOM_FACTOR_WILL_GROW : ROOM_FACTOR;
+    if ((open->flags & JF_ARRAY_GROWTH_MASK) + 1 == RM_GROWTH_EXACT && factor == ROOM_FACTOR)
+        return 0;
+    return bytes >= WORTH_ROOM && bytes <= SIZE_MAX / factor ? factor * bytes : 0;
+}
+
+/* Locks again after the block has got another size, or not. */
+static bool reopen(struct jf_array *open) {
+    open->elements = lock(rmarray_handle(open->array), open->call);
+    if (open->elements == NULL) {
+        jf_os_set_errno(JF_OS_EINVAL);
+        return false;
+    }
+    open->size = jf_blocks_size(rmarray_handle(open->array), open->elements);
+    jf_array_set_length(open, open->length);
+    return true;
+}
+
+static enum jf_blocks_resize resize_block(const struct jf_array *open, size_t size, bool in_need) {
+    return jf_blocks_resize(rmarray_handle(open->array), size, room_for(open, size), in_need,
+                            open->call);
+}
+
+/* Gives the block so many bytes, or if `more` is more and memory at hand, that. */
+static bool resize_to(struct jf_array *open, size_t bytes, size_t more) {
+    const struct jf_heap *heap = (struct jf_heap *)rmheap_of(rmarray_handle(open->array));
+    size_t least = whole_block(heap, bytes);
+    size_t most = more > bytes ? whole_block(heap, more) : least;
+    jf_array_close(open);
+    enum jf_blocks_resize outcome = JF_BLOCKS_NO_ROOM;
+    if (most > least)
+        outcome = resize_block(open, most, false);
+    if (outcome == JF_BLOCKS_NO_ROOM && least != 0)
+        outcome = resize_block(open, least, true);
+    if (outcome == JF_BLOCKS_MISUSE) {
+        open->elements = NULL;
+        jf_os_set_errno(JF_OS_EINVAL);
+        return false;
+    }
+    if (!reopen(open))
+        return false;
+    if (outcome != JF_BLOCKS_DONE)
+        jf_os_set_errno(outcome == JF_BLOCKS_LOCKED ? JF_OS_EBUSY : JF_OS_ENOMEM);
+    return outcome == JF_BLOCKS_DONE;
+}
+
+bool jf_array_make_room(struct jf_array *open, size_t more) {
+    size_t length, bytes;
+    if (!jf_bits_add(open->length, more, &length) || !jf_array_bytes(open, length, &bytes)) {
+        jf_os_set_errno(JF_OS_ENOMEM);
+        return false;
+    }
+    return RM_LIKELY(bytes <= open->size) || resize_to(open, bytes, grown(open));
+}
+
+/* ------------------------------------------------------------------------------------- life */
+
+void rmarray_options_init(struct rm_array_options *ret_options) {
+    memset(ret_options, 0, sizeof *ret_options);
+    ret_options->struct_size = sizeof *ret_options;
+}
+
+static unsigned growth_of(const struct rm_array_options *options) {
+    if (options->growth != RM_GROWTH_DEFAULT)
+        return (unsigned)options->growth - 1;
+    if ((options->hints & RM_ARRAY_TEMPORARY) != 0)
+        return RM_GROWTH_DOUBLE - 1;
+    return ((options->hints & RM_ARRAY_LONG_LIVED) != 0 ? RM_GROWTH_EIGHTH : RM_GROWTH_HALF) - 1;
+}
+
+/* Checks the options and puts together what the tail will say. */
+static bool import(size_t element_size, const struct rm_array_options *options, bool string,
+                   struct jf_array *ret_made, unsigned *ret_align_log2) {
+    unsigned hints_all =
+        RM_ARRAY_TEMPORARY | RM_ARRAY_LONG_LIVED | RM_ARRAY_WILL_GROW | RM_ARRAY_ZEROED;
+    size_t alignment = options->alignment != 0 ? options->alignment : 1;
+    if (options->struct_size != sizeof *options || element_size == 0 ||
+        !jf_bits_is_power_of_two(alignment) || alignment > (size_t)1 << JF_ALIGN_LOG2_MAX ||
+        (unsigned)options->growth > RM_GROWTH_EXACT || (options->hints & ~hints_all) != 0)
+        return false;
+    *ret_align_log2 = jf_bits_log2(alignment);
+    if (*ret_align_log2 < JF_ALIGN_LOG2_MIN)
+        *ret_align_log2 = JF_ALIGN_LOG2_MIN;
+    *ret_made = (struct jf_array){.element_size = element_size};
+    ret_made->flags = growth_of(options) | (string ? JF_ARRAY_STRING : 0) |
+                      options->hints << JF_ARRAY_HINT_SHIFT | JF_ARRAY_MARK;
+    return true;
+}
+
+/* A block for so many elements, empty; NULL with errno ENOMEM. */
+static rmarray_t make(struct jf_heap *heap, struct jf_array *made, size_t capacity,
+                      unsigned align_log2) {
+    size_t bytes;
+    size_t size = jf_array_bytes(made, capacity, &bytes) ? whole_block(heap, bytes) : 0;
+    if (size == 0) {
+        jf_os_set_errno(JF_OS_ENOMEM);
+        return NULL;
+    }
+    rmhandle_t handle = jf_blocks_allocate(heap, size, align_log2, false, made->call);
+    if (handle == NULL)
+        return NULL;
+    made->array = rmarray_of(handle);
+    made->length = 0;
+    if (!reopen(made)) {
+        rmfree(handle);
+        return NULL;
+    }
+    jf_array_close(made);
+    return made->array;
+}
+
+/* Address space for what the program expects; that it cannot be had is no failure. */
+static void give_expected_room(const struct jf_array *made, size_t size, size_t expected) {
+    size_t bytes;
+    if (expected != 0 && jf_array_bytes(made, expected, &bytes) && bytes >= WORTH_ROOM &&
+        bytes > size)
+        jf_blocks_resize(rmarray_handle(made->array), size, bytes, false, made->call);
+}
+
+static rmarray_t create(rmheap_t opaque, size_t element_size,
+                        const struct rm_array_options *options, bool string, const char *call) {
+    struct rm_array_options defaults;
+    struct jf_array made;
+    unsigned align_log2;
+    rmarray_options_init(&defaults);
+    if (options == NULL)
+        options = &defaults;
+    if (!import(element_size, options, string, &made, &align_log2)) {
+        jf_os_set_errno(JF_OS_EINVAL);
+        return NULL;
+    }
+    struct jf_heap *heap = jf_blocks_heap(opaque);
+    if (heap == NULL)
+        return NULL;
+    made.call = call;
+    rmarray_t array = make(heap, &made, options->capacity, align_log2);
+    if (array != NULL && !heap->fixed && (options->hints & RM_ARRAY_WILL_GROW) != 0)
+        give_expected_room(&made, made.size, options->expected);
+    return array;
+}
+
+rmarray_t rmarray_create(rmheap_t heap, size_t element_size,
+                         const struct rm_array_options *options) {
+    return create(heap, element_size, options, false, "rmarray_create");
+}
+
+rmarray_t rmarray_create_string(rmheap_t heap, const struct rm_array_options *options) {
+    return create(heap, 1, options, true, "rmarray_create_string");
+}
+
+void rmarray_destroy(rmarray_t array) {
+    rmfree(rmarray_handle(array));
+}
+
+rmarray_t rmarray_copy(rmarray_t array) {
+    struct jf_array from, made;
+    struct jf_blocks_info info;
+    if (!jf_array_open(&from, array, "rmarray_copy"))
+        return NULL;
+    jf_blocks_info(rmarray_handle(array), from.elements, &info);
+    made = from;
+    size_t length = from.length;
+    rmarray_t copy = make(info.heap, &made, length, info.align_log2);
+    if (copy != NULL && jf_array_open(&made, copy, "rmarray_copy")) {
+        memcpy(made.elements, from.elements, length * from.element_size);
+        jf_array_set_length(&made, length);
+        jf_array_close(&made);
+    }
+    jf_array_close(&from);
+    return copy;
+}
+
+/* ------------------------------------------------------------------------------------- size */
+
+size_t rmarray_length(rmarray_t array) {
+    struct jf_array open;
+    if (!jf_array_open(&open, array, "rmarray_length"))
+        return 0;
+    jf_array_close(&open);
+    return open.length;
+}
+
+size_t rmarray_capacity(rmarray_t array) {
+    struct jf_array open;
+    if (!jf_array_open(&open, array, "rmarray_capacity"))
+        return 0;
+    jf_array_close(&open);
+    return jf_array_capacity(&open);
+}
+
+size_t rmarray_element_size(rmarray_t array) {
+    struct jf_array open;
+    if (!jf_array_open(&open, array, "rmarray_element_size"))
+        return 0;
+    jf_array_close(&open);
+    return open.element_size;
+}
+
+int rmarray_reserve(rmarray_t array, size_t capacity) {
+    struct jf_array open;
+    if (!jf_array_open(&open, array, "rmarray_reserve"))
+        return -1;
+    size_t bytes;
+    if (!jf_array_bytes(&open, capacity, &bytes)) {
+        jf_os_set_errno(JF_OS_ENOMEM);
+        return jf_array_fail(&open);
+    }
+    if (bytes > open.size && !resize_to(&open, bytes, 0))
+        return jf_array_fail(&open);
+    jf_array_close(&open);
+    return 0;
+}
+
+int rmarray_resize(rmarray_t array, size_t length) {
+    struct jf_array open;
+    if (!jf_array_open(&open, array, "rmarray_resize"))
+        return -1;
+    if (length > open.length) {
+        size_t old = open.length;
+        if (!jf_array_make_room(&open, length - old))
+            return jf_array_fail(&open);
+        unsigned hints = open.flags >> JF_ARRAY_HINT_SHIFT;
+        if ((hints & RM_ARRAY_ZEROED) != 0 || jf_array_is_string(&open))
+            jf_blocks_zero(rmarray_handle(array), open.elements, old * open.element_size,
+                           (length - old) * open.element_size);
+    }
+    jf_array_set_length(&open, length);
+    jf_array_close(&open);
+    return 0;
+}
+
+int rmarray_shrink(rmarray_t array) {
+    struct jf_array open;
+    size_t bytes;
+    if (!jf_array_open(&open, array, "rmarray_shrink"))
+        return -1;
+    const struct jf_heap *heap = (struct jf_heap *)rmheap_of(rmarray_handle(array));
+    if (!jf_array_bytes(&open, open.length, &bytes) || whole_block(heap, bytes) >= open.size) {
+        jf_array_close(&open);
+        return 0;
+    }
+    if (!resize_to(&open, bytes, 0))
+        return jf_array_fail(&open);
+    jf_array_close(&open);
+    return 0;
+}
+
+int rmarray_clear(rmarray_t array) {
+    struct jf_array open;
+    if (!jf_array_open(&open, array, "rmarray_clear"))
+        return -1;
+    jf_array_set_length(&open, 0);
+    jf_array_close(&open);
+    return 0;
+}
+
+int rmarray_stats(rmarray_t array, struct rm_array_stats *ret_stats) {
+    struct jf_array open;
+    struct jf_blocks_info info;
+    memset(ret_stats, 0, sizeof *ret_stats);
+    if (!jf_array_open(&open, array, "rmarray_stats"))
+        return -1;
+    jf_blocks_info(rmarray_handle(array), open.elements, &info);
+    jf_array_close(&open);
+    size_t used = open.length * open.element_size;
+    *ret_stats = (struct rm_array_stats){
+        .length = open.length,
+        .capacity = jf_array_capacity(&open),
+        .element_size = open.element_size,
+        .alignment = (size_t)1 << info.align_log2,
+        .bytes = open.size,
+        .unused = open.size - jf_array_tail_size(&open) - jf_array_is_string(&open) - used,
+        .room = info.room,
+        .locks = info.locks - 1,
+        .hints = open.flags >> JF_ARRAY_HINT_SHIFT & 15,
+        .growth = (enum rm_array_growth)((open.flags & JF_ARRAY_GROWTH_MASK) + 1),
+        .string = jf_array_is_string(&open),
+        .large = info.room != 0,
+    };
+    return 0;
+}
