@@ -1,5 +1,5 @@
-/* steve record: runs a program with the recorder before its allocator, and turns what comes out of the
- * rings into trace files while it runs. */
+/* steve record: runs a program with the recorder before its allocator, and turns what comes out of
+ * the rings into trace files while it runs. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>

@@ -90,8 +90,8 @@ bool record_map_add(struct record_map *map, uint64_t address, uint32_t block) {
     return true;
 }
 
-/* Drops a page. Later entries of the run move down over the gap, unless that would put one before its
- * home. */
+/* Drops a page. Later entries of the run move down over the gap, unless that would put one before
+ * its home. */
 static void drop_page(struct record_map *map, size_t gap) {
     map->entries[gap].places->next = map->unused;
     map->unused = map->entries[gap].places;

@@ -1,7 +1,7 @@
-/* From the address of a live block of the recorded program to the block's number. A hash table of the
- * pages that hold blocks, and for each page an array with a place for every 8 bytes: neighbours in the
- * program's memory stay neighbours here, and a lookup finds in the cache what the program just used.
- * Pages without blocks are dropped. Not thread-safe. */
+/* From the address of a live block of the recorded program to the block's number. A hash table of
+ * the pages that hold blocks, and for each page an array with a place for every 8 bytes: neighbours
+ * in the program's memory stay neighbours here, and a lookup finds in the cache what the program
+ * just used. Pages without blocks are dropped. Not thread-safe. */
 #ifndef STEVE_RECORD_MAP_H
 #define STEVE_RECORD_MAP_H
 
@@ -33,8 +33,8 @@ struct record_map {
 bool record_map_init(struct record_map *map);
 void record_map_finish(struct record_map *map);
 
-/* Adds an address that is not in the map; a block is below UINT32_MAX. False when there is no memory.
- * O(1) amortised. */
+/* Adds an address that is not in the map; a block is below UINT32_MAX. False when there is no
+ * memory. O(1) amortised. */
 bool record_map_add(struct record_map *map, uint64_t address, uint32_t block);
 
 /* Takes an address out and tells its block; false when it is not in the map. O(1). */

@@ -1,6 +1,6 @@
-/* libsteve-record.so: stands before the program's allocator, passes every call on and notes it in the
- * ring (record_ring.h). It never allocates and never prints; when anything about recording fails, the
- * program runs on unrecorded.
+/* libsteve-record.so: stands before the program's allocator, passes every call on and notes it in
+ * the ring (record_ring.h). It never allocates and never prints; when anything about recording
+ * fails, the program runs on unrecorded.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -51,7 +51,8 @@ static struct record_control *control;
 static char control_path[512];
 static THREAD_LOCAL uint32_t thread_number; /* + 1; 0 = none yet */
 
-/* dlsym may allocate while the real functions are still being looked up; it gets memory from here. */
+/* dlsym may allocate while the real functions are still being looked up; it gets memory from here.
+ */
 enum { NURSERY_BYTES = 64 << 10, NURSERY_ALIGNMENT = 16 };
 static _Alignas(NURSERY_ALIGNMENT) char nursery[NURSERY_BYTES];
 static _Atomic size_t nursery_used;
@@ -220,8 +221,8 @@ static struct record_ring *open_ring(void) {
     return ring;
 }
 
-/* Waits until steve has read what was in the slot. False when steve is gone. Plain system calls: the
- * functions of libc are cancellation points, and malloc must not be one. */
+/* Waits until steve has read what was in the slot. False when steve is gone. Plain system calls:
+ * the functions of libc are cancellation points, and malloc must not be one. */
 __attribute__((noinline)) static bool wait_for_room(struct record_ring *ring, uint64_t number) {
     int saved = errno;
     bool room = false;

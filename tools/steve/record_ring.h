@@ -1,11 +1,11 @@
-/* The memory that a recorded process shares with `steve record`. The process writes raw operations with
- * addresses into a ring; steve takes them out, gives blocks their numbers and writes the file. What is
- * in the ring survives however the process ends, so nothing needs to be flushed.
+/* The memory that a recorded process shares with `steve record`. The process writes raw operations
+ * with addresses into a ring; steve takes them out, gives blocks their numbers and writes the file.
+ * What is in the ring survives however the process ends, so nothing needs to be flushed.
  *
- * A thread takes a slot by adding one to `head`: that number is the operation's place in the order of
- * all operations of the process. It is taken after an allocation returned and before a free is begun, so
- * that a block's free always stands before the next allocation at its address, whichever threads did
- * them. A reallocation, which does both, takes two slots.
+ * A thread takes a slot by adding one to `head`: that number is the operation's place in the order
+ * of all operations of the process. It is taken after an allocation returned and before a free is
+ * begun, so that a block's free always stands before the next allocation at its address, whichever
+ * threads did them. A reallocation, which does both, takes two slots.
  */
 #ifndef STEVE_RECORD_RING_H
 #define STEVE_RECORD_RING_H

@@ -122,8 +122,8 @@ static void release(struct record_session *session, const struct record_slot *sl
 }
 
 static void take_slot(struct record_session *session, const struct record_slot *slot) {
-    /* The clock is read after the slot's number is taken, so it may be a little older than the one of
-     * the slot before; and it may wrap. */
+    /* The clock is read after the slot's number is taken, so it may be a little older than the one
+     * of the slot before; and it may wrap. */
     int32_t step = (int32_t)(slot->time - session->last_ticks);
     if (step > 0) {
         session->last_ticks = slot->time;

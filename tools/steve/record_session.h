@@ -1,5 +1,5 @@
-/* The recording of one process: takes operations out of its ring in order, gives blocks their numbers
- * and writes the trace. Not thread-safe. */
+/* The recording of one process: takes operations out of its ring in order, gives blocks their
+ * numbers and writes the trace. Not thread-safe. */
 #ifndef STEVE_RECORD_SESSION_H
 #define STEVE_RECORD_SESSION_H
 
@@ -36,7 +36,8 @@ struct record_session {
     struct trace_error error; /* why writing failed */
 };
 
-/* Starts a session whose trace goes to `descriptor` (owned from now on). NULL with `error` filled. */
+/* Starts a session whose trace goes to `descriptor` (owned from now on). NULL with `error` filled.
+ */
 struct record_session *session_create(struct record_ring *ring, int descriptor, const char *name,
                                       const struct trace_header *header, bool compress,
                                       struct trace_error *error);
@@ -51,12 +52,12 @@ void session_drain_rest(struct record_session *session);
 /* The oldest operation is not complete and nothing can go on behind it: leaves it out. */
 void session_skip_one(struct record_session *session);
 
-/* The process began another program, which writes to `ring`; all its blocks are gone. The old ring is
- * emptied and unmapped. */
+/* The process began another program, which writes to `ring`; all its blocks are gone. The old ring
+ * is emptied and unmapped. */
 void session_exec(struct record_session *session, struct record_ring *ring);
 
-/* Ends the trace and frees the session. 0, or -1 with `error` filled when the trace is not complete.
- * `ret_totals` (may be NULL) is what was recorded. */
+/* Ends the trace and frees the session. 0, or -1 with `error` filled when the trace is not
+ * complete. `ret_totals` (may be NULL) is what was recorded. */
 int session_finish(struct record_session *session, int wait_status, struct trace_totals *ret_totals,
                    struct trace_error *error);
 

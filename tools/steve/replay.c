@@ -66,8 +66,8 @@ const struct replay_backend *replay_backend_find(const char *name) {
     return NULL;
 }
 
-/* --- Workers. They are this program again, started anew: a fork would carry the memory of the parent
- * into what is measured. */
+/* --- Workers. They are this program again, started anew: a fork would carry the memory of the
+ * parent into what is measured. */
 
 static struct replay_result *map_result(int descriptor) {
     void *result = mmap(NULL, REPLAY_RESULT_BYTES, PROT_READ | PROT_WRITE,

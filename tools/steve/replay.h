@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One allocator. A reference names a block: an address, or a handle. NULL references are failures, and
- * errno says why. Called from one thread. */
+/* One allocator. A reference names a block: an address, or a handle. NULL references are failures,
+ * and errno says why. Called from one thread. */
 struct replay_backend {
     const char *name;
     const char *description;
@@ -23,8 +23,8 @@ struct replay_backend {
     void (*compact)(uint32_t budget_us);
     /* Gives back all it can, however long that takes. Returns what was done, in words. */
     const char *(*tidy)(void);
-    /* The largest hole in memory the allocator holds; -1 = it cannot tell. NULL = it holds none that
-     * counts: what is free is given back. */
+    /* The largest hole in memory the allocator holds; -1 = it cannot tell. NULL = it holds none
+     * that counts: what is free is given back. */
     int64_t (*largest_hole)(void);
 };
 
@@ -42,18 +42,18 @@ struct replay_options {
     bool partial;        /* a trace without its end will do */
 };
 
-/* A pass over the trace. Memory: blocks are filled and verified completely, memory is sampled. Speed:
- * every page is touched and a stamp verified, operations and pauses are timed. */
+/* A pass over the trace. Memory: blocks are filled and verified completely, memory is sampled.
+ * Speed: every page is touched and a stamp verified, operations and pauses are timed. */
 enum replay_pass { REPLAY_MEMORY, REPLAY_SPEED };
 
 struct replay_sample {
-    uint64_t event;   /* events done */
-    uint64_t time_us; /* of the recorded program */
-    uint64_t live;    /* bytes asked for in live blocks */
-    uint64_t blocks;  /* live */
-    int64_t resident; /* bytes more than before the first allocation */
-    uint32_t
-        compacted; /* 1 = just after a compaction at an idle point; the sample before is just before */
+    uint64_t event;     /* events done */
+    uint64_t time_us;   /* of the recorded program */
+    uint64_t live;      /* bytes asked for in live blocks */
+    uint64_t blocks;    /* live */
+    int64_t resident;   /* bytes more than before the first allocation */
+    uint32_t compacted; /* 1 = just after a compaction at an idle point; the sample before is just
+                           before */
     uint32_t unused;
 };
 

@@ -1,4 +1,5 @@
-/* The allocator the replayer itself is linked with: the system's malloc, or one that is preloaded. */
+/* The allocator the replayer itself is linked with: the system's malloc, or one that is preloaded.
+ */
 #include <errno.h>
 #include <malloc.h>
 #include <stdio.h>
@@ -54,7 +55,8 @@ static long long largest_number(const char *text, const char *key) {
     return largest;
 }
 
-/* glibc's free chunks by size, and the free end of its main heap. The sizes include 8 bytes of header. */
+/* glibc's free chunks by size, and the free end of its main heap. The sizes include 8 bytes of
+ * header. */
 static int64_t largest_hole(void) {
     char *text = NULL;
     size_t size = 0;

@@ -327,7 +327,8 @@ static int prepare(struct replay *replay) {
         steve_complain("cannot open /proc/self: %s", strerror(errno));
         return -1;
     }
-    /* Touched now, not in the middle of a measurement; the first frame unpacked touches the rest. */
+    /* Touched now, not in the middle of a measurement; the first frame unpacked touches the rest.
+     */
     trace_reader_touch(replay->reader);
     largest_hole(replay->backend);
     memset(replay->batch, 0xff, sizeof replay->batch);
@@ -355,7 +356,8 @@ static void measure_end(struct replay *replay) {
     int64_t peak = measure_resident_peak() - replay->baseline;
     if (peak > result->resident_peak)
         result->resident_peak = peak;
-    /* A block larger than every hole comes from the system, and may until the peak is reached again. */
+    /* A block larger than every hole comes from the system, and may until the peak is reached
+     * again. */
     int64_t room = result->resident_peak - result->resident_end;
     result->largest_end = hole > room ? hole : room;
     hole = largest_hole(replay->backend);

@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Exit statuses of all commands. `record` ends with the recorded program's own status, or 128 plus the
- * signal that ended it; what is said here takes precedence. */
+/* Exit statuses of all commands. `record` ends with the recorded program's own status, or 128 plus
+ * the signal that ended it; what is said here takes precedence. */
 enum steve_exit {
     STEVE_OK = 0,
     STEVE_FAILED = 1,       /* a trace is damaged, a replay went wrong, a file cannot be written */
@@ -29,13 +29,13 @@ int steve_replay_worker(int argc, char **argv);
 /* Prints "steve: ..." and a newline on standard error. */
 __attribute__((format(printf, 1, 2))) void steve_complain(const char *format, ...);
 
-/* Reads a whole decimal number from `text`. -1, after a complaint that names `option`, when it is none
- * or not within [minimum, maximum]. */
+/* Reads a whole decimal number from `text`. -1, after a complaint that names `option`, when it is
+ * none or not within [minimum, maximum]. */
 int steve_parse_number(const char *option, const char *text, uint64_t minimum, uint64_t maximum,
                        uint64_t *ret_value);
 
-/* Path of a file that belongs to steve: beside the program itself, or where it is installed. 0, or -1
- * after a complaint when it is in neither place. */
+/* Path of a file that belongs to steve: beside the program itself, or where it is installed. 0, or
+ * -1 after a complaint when it is in neither place. */
 int steve_find_file(const char *name, char *ret_path, size_t size);
 
 /* A number of bytes for people: "17", "4.2 KiB", "1.0 GiB". Returns `ret_text`. */

@@ -13,8 +13,8 @@ extern "C" {
 
 enum { TRACE_VARINT_MAX = 10 }; /* most bytes of a variable-length integer */
 
-/* Writes `value` at `to` (room for TRACE_VARINT_MAX bytes), 7 bits per byte, lowest first. Returns the
- * byte after it. */
+/* Writes `value` at `to` (room for TRACE_VARINT_MAX bytes), 7 bits per byte, lowest first. Returns
+ * the byte after it. */
 static inline uint8_t *trace_put_varint(uint8_t *to, uint64_t value) {
     while (value >= 0x80) {
         *to++ = (uint8_t)(value | 0x80);
@@ -51,11 +51,12 @@ uint32_t trace_crc32(uint32_t crc, const void *bytes, size_t size);
 bool trace_can_compress(void);
 
 /* Compresses into `to` of `capacity` bytes. Returns the bytes written; 0 when this build cannot
- * compress or the result would not be smaller than `size`. Not thread-safe: one context per process. */
+ * compress or the result would not be smaller than `size`. Not thread-safe: one context per
+ * process. */
 size_t trace_compress(void *to, size_t capacity, const void *from, size_t size);
 
-/* Decompresses exactly `raw_size` bytes into `to`. False when the bytes are not that. Allocates on its
- * first call only. Not thread-safe: one context per process. */
+/* Decompresses exactly `raw_size` bytes into `to`. False when the bytes are not that. Allocates on
+ * its first call only. Not thread-safe: one context per process. */
 bool trace_decompress(void *to, size_t raw_size, const void *from, size_t size);
 
 #ifdef __cplusplus

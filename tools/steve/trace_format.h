@@ -1,5 +1,6 @@
-/* The trace: what a recorded program did with its memory, as events in file order. This header holds
- * the constants of the file format (docs/trace-format.rst) and the decoded form of what is in it.
+/* The trace: what a recorded program did with its memory, as events in file order. This header
+ * holds the constants of the file format (docs/trace-format.rst) and the decoded form of what is in
+ * it.
  */
 #ifndef STEVE_TRACE_FORMAT_H
 #define STEVE_TRACE_FORMAT_H
@@ -38,7 +39,8 @@ enum trace_encoding {
     TRACE_ZSTD = 1,
 };
 
-/* Low six bits of an event's first byte. The values from TRACE_OP_SKIPPABLE on carry their length. */
+/* Low six bits of an event's first byte. The values from TRACE_OP_SKIPPABLE on carry their length.
+ */
 enum trace_op {
     TRACE_MALLOC = 1,
     TRACE_CALLOC = 2,

@@ -1,6 +1,6 @@
 /* The set of live blocks while a trace is followed: checks that the events make sense, knows each
- * block's size, and keeps the totals. O(1) per event. Not thread-safe. Its table lies in memory mapped
- * directly, outside the program's malloc. */
+ * block's size, and keeps the totals. O(1) per event. Not thread-safe. Its table lies in memory
+ * mapped directly, outside the program's malloc. */
 #ifndef STEVE_TRACE_LIVE_H
 #define STEVE_TRACE_LIVE_H
 
@@ -24,15 +24,15 @@ struct trace_live {
     struct trace_totals totals; /* from the events; what only the recorder knows stays 0 */
 };
 
-/* Starts with an empty set and a table for `capacity` blocks, present in memory at once; it grows when
- * needed. -1 when there is no memory. */
+/* Starts with an empty set and a table for `capacity` blocks, present in memory at once; it grows
+ * when needed. -1 when there is no memory. */
 int trace_live_init(struct trace_live *live, uint64_t capacity);
 
 void trace_live_finish(struct trace_live *live);
 
 /* Follows one event and fills its old_size and serial. -1, with the reason in `error` and nothing
- * changed, when it cannot be: a block number that is in use or skips one, a free or reallocation of a
- * block that is not live, an exec with live blocks, or no memory. */
+ * changed, when it cannot be: a block number that is in use or skips one, a free or reallocation of
+ * a block that is not live, an exec with live blocks, or no memory. */
 int trace_live_apply(struct trace_live *live, struct trace_event *event, struct trace_error *error);
 
 /* The size of a live block; 0 and `*ret_live` 0 when it is not. */

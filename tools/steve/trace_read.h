@@ -1,5 +1,6 @@
-/* Reads a trace file as a stream, frame by frame, in constant memory. Whatever the bytes are, a call
- * ends with an event, with the end, or with an error that names file and offset. Not thread-safe. */
+/* Reads a trace file as a stream, frame by frame, in constant memory. Whatever the bytes are, a
+ * call ends with an event, with the end, or with an error that names file and offset. Not
+ * thread-safe. */
 #ifndef STEVE_TRACE_READ_H
 #define STEVE_TRACE_READ_H
 
@@ -16,15 +17,15 @@ struct trace_reader;
 /* Opens `path` and reads the header. NULL on failure with `error` filled. */
 struct trace_reader *trace_reader_open(const char *path, struct trace_error *error);
 
-/* Touches the memory that frames of the usual size need, so that a later measurement of this process
- * does not see it come. Before the first event only. */
+/* Touches the memory that frames of the usual size need, so that a later measurement of this
+ * process does not see it come. Before the first event only. */
 void trace_reader_touch(struct trace_reader *reader);
 
 /* Valid until the reader is closed. */
 const struct trace_header *trace_reader_header(const struct trace_reader *reader);
 
-/* Fills `ret_totals` from the end frame without disturbing the stream. -1 with `error` filled when the
- * file has none (cut off, or the recorder was killed) or it is broken. */
+/* Fills `ret_totals` from the end frame without disturbing the stream. -1 with `error` filled when
+ * the file has none (cut off, or the recorder was killed) or it is broken. */
 int trace_reader_totals(struct trace_reader *reader, struct trace_totals *ret_totals,
                         struct trace_error *error);
 
@@ -33,7 +34,8 @@ int trace_reader_totals(struct trace_reader *reader, struct trace_totals *ret_to
 int trace_reader_next(struct trace_reader *reader, struct trace_event *ret_event,
                       struct trace_error *error);
 
-/* Number and place of the event returned last, for messages: "FILE: event 17 (frame at offset 64)". */
+/* Number and place of the event returned last, for messages: "FILE: event 17 (frame at offset 64)".
+ */
 void trace_reader_where(const struct trace_reader *reader, char *ret_text, size_t size);
 
 /* Frames begun, and the file's bytes read for them. */

@@ -1,5 +1,5 @@
-/* Writes a trace file. Not thread-safe. All calls return 0, or -1 with `error` filled; after an error
- * the writer can only be abandoned, and the file holds every frame finished before. */
+/* Writes a trace file. Not thread-safe. All calls return 0, or -1 with `error` filled; after an
+ * error the writer can only be abandoned, and the file holds every frame finished before. */
 #ifndef STEVE_TRACE_WRITE_H
 #define STEVE_TRACE_WRITE_H
 
@@ -11,14 +11,15 @@ extern "C" {
 
 struct trace_writer;
 
-/* Writes the header to `descriptor`, a file at offset 0 and empty, which the writer owns from now on.
- * `name` is for messages. `compress`: 0 stores frames as they are. NULL on failure, and then the
- * descriptor is closed. */
+/* Writes the header to `descriptor`, a file at offset 0 and empty, which the writer owns from now
+ * on. `name` is for messages. `compress`: 0 stores frames as they are. NULL on failure, and then
+ * the descriptor is closed. */
 struct trace_writer *trace_writer_create(int descriptor, const char *name,
                                          const struct trace_header *header, int compress,
                                          struct trace_error *error);
 
-/* Adds one event. op, thread, time_us, block, size and alignment_log2 are used. Times must not fall. */
+/* Adds one event. op, thread, time_us, block, size and alignment_log2 are used. Times must not
+ * fall. */
 int trace_writer_add(struct trace_writer *writer, const struct trace_event *event,
                      struct trace_error *error);
 

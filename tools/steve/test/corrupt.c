@@ -1,5 +1,5 @@
-/* Preloaded as a broken allocator: a reallocation to 200003 bytes, which the test's subject asks for,
- * damages one byte of the block. */
+/* Preloaded as a broken allocator: a reallocation to 200003 bytes, which the test's subject asks
+ * for, damages one byte of the block. */
 #include <stdlib.h>
 
 void *__libc_realloc(void *block, size_t size);

@@ -1,5 +1,5 @@
-/* Preloaded behind the recorder: a free that sometimes takes its time to come back after the block is
- * free, so that another thread is given the block before the first one goes on. */
+/* Preloaded behind the recorder: a free that sometimes takes its time to come back after the block
+ * is free, so that another thread is given the block before the first one goes on. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>

@@ -1,5 +1,5 @@
-/* A program to be recorded: does what its first argument says, with sizes that are easy to find in a
- * trace. */
+/* A program to be recorded: does what its first argument says, with sizes that are easy to find in
+ * a trace. */
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -52,8 +52,8 @@ static void use_all(void) {
     free(refused);
 }
 
-/* Blocks go round from thread to thread: allocated by one, resized by the next, freed by a third, so
- * that addresses are used again by other threads all the time. */
+/* Blocks go round from thread to thread: allocated by one, resized by the next, freed by a third,
+ * so that addresses are used again by other threads all the time. */
 enum { THREADS = 4, SLOTS = 64, ROUNDS = 30000 };
 static void *_Atomic slots[SLOTS];
 

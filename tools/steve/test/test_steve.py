@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Records small real programs with steve and replays what was recorded: test_steve.py STEVE SUBJECT LINGER CORRUPT"""
+"""Records small real programs with steve and replays what was recorded.
+
+Usage: test_steve.py STEVE SUBJECT LINGER CORRUPT
+"""
 
 import json
 import os

@@ -1,5 +1,5 @@
-// The trace format: what is written is read again, and whatever else is read gives an error that names
-// the place, never a crash.
+// The trace format: what is written is read again, and whatever else is read gives an error that
+// names the place, never a crash.
 #include <gtest/gtest.h>
 
 #include <fcntl.h>
