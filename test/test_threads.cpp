@@ -252,7 +252,7 @@ void use_purgeable(Random &random, Filled *block) {
 TEST_F(Threads, PurgeableBlocksAreWholeOrEmpty) {
     rm_options options;
     rmoptions_init(&options);
-    options.limit = 8 << 20;
+    options.limit = 3 << 20;
     rmheap_t heap = rmheap_create(&options);
     ASSERT_NE(heap, nullptr);
     std::atomic<uint64_t> purged{0};

@@ -108,6 +108,22 @@ bool jf_choose_filling_is_sparse(const struct jf_region *filling) {
            jf_choose_is_sparse(filling);
 }
 
+bool jf_choose_has_listed(struct jf_heap *heap) {
+    struct jf_grow *grow = &heap->u.grow;
+    jf_os_mutex_lock(&grow->window->mutex);
+    bool listed = grow->bin_mask != 0;
+    jf_os_mutex_unlock(&grow->window->mutex);
+    return listed;
+}
+
+bool jf_choose_has_stuck(struct jf_heap *heap) {
+    struct jf_grow *grow = &heap->u.grow;
+    jf_os_mutex_lock(&grow->window->mutex);
+    bool stuck = grow->stuck[0] != NULL || grow->stuck[1] != NULL;
+    jf_os_mutex_unlock(&grow->window->mutex);
+    return stuck;
+}
+
 uint64_t jf_choose_pinned(struct jf_heap *heap) {
     struct jf_grow *grow = &heap->u.grow;
     uint64_t bytes = 0;

@@ -106,6 +106,10 @@ void jf_choose_settle(struct jf_heap *heap, struct jf_region *filling, uint32_t 
 /* Whether so much was freed in the region being filled that it is to be walked itself. */
 bool jf_choose_filling_is_sparse(const struct jf_region *filling);
 
+/* Whether a region is listed, whether one is stuck. Take the window's mutex. */
+bool jf_choose_has_listed(struct jf_heap *heap);
+bool jf_choose_has_stuck(struct jf_heap *heap);
+
 /* Dead bytes that locked blocks keep in stuck regions. */
 uint64_t jf_choose_pinned(struct jf_heap *heap);
 

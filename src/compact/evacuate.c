@@ -374,12 +374,11 @@ static bool do_step(struct jf_compaction *compaction, struct jf_compactor *compa
     if (region != NULL || more)
         return true;
     finish_cycle(compaction, compactor);
-    return heap->u.grow.bin_mask != 0; /* what the end of the cycle listed again */
+    return jf_choose_has_listed(heap); /* what the end of the cycle listed again */
 }
 
 rm_compact_status jf_evacuate(struct jf_compaction *compaction) {
     struct jf_heap *heap = compaction->heap;
-    struct jf_grow *grow = &heap->u.grow;
     struct jf_budget *budget = &compaction->budget;
     struct jf_compactor *compactor = compactor_of(heap);
     if (compactor == NULL)
@@ -401,7 +400,7 @@ rm_compact_status jf_evacuate(struct jf_compaction *compaction) {
     }
     if (!purge_arena(compaction))
         return RM_COMPACT_BUDGET;
-    if (grow->stuck[0] == NULL && grow->stuck[1] == NULL)
+    if (!jf_choose_has_stuck(heap))
         return RM_COMPACT_DONE;
     compaction->result.bytes_locked = jf_choose_pinned(heap);
     return RM_COMPACT_LOCKED;
