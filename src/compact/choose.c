@@ -71,12 +71,9 @@ bool jf_choose_retry_stuck(struct jf_heap *heap, unsigned most) {
     return done;
 }
 
-static enum jf_region_state outcome(const struct jf_heap *heap, const struct jf_region *region,
-                                    uint32_t cycle) {
+static enum jf_region_state outcome(const struct jf_heap *heap, const struct jf_region *region) {
     if (!jf_choose_is_sparse(region))
         return JF_REGION_SETTLED;
-    if (region->cycle != cycle)
-        return JF_REGION_LISTED;
     /* walked as well as can be: nothing is in the way, its blocks just do not lie closer */
     if (region->witness == 0)
         return JF_REGION_SETTLED;
@@ -84,7 +81,7 @@ static enum jf_region_state outcome(const struct jf_heap *heap, const struct jf_
     return again ? JF_REGION_LISTED : JF_REGION_STUCK;
 }
 
-void jf_choose_settle(struct jf_heap *heap, struct jf_region *filling, uint32_t cycle) {
+void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling) {
     struct jf_grow *grow = &heap->u.grow;
     jf_os_mutex_lock(&grow->window->mutex);
     struct jf_region *next;
@@ -95,7 +92,7 @@ void jf_choose_settle(struct jf_heap *heap, struct jf_region *filling, uint32_t 
         region->settled_live = (uint32_t)jf_region_live_bytes(region);
         if (region == filling)
             continue;
-        enum jf_region_state state = outcome(heap, region, cycle);
+        enum jf_region_state state = outcome(heap, region);
         region->pinned_dead = state == JF_REGION_STUCK ? (uint32_t)waste(region) : 0;
         jf_region_set_state(region, state);
     }

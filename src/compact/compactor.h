@@ -44,8 +44,7 @@ struct jf_compactor {
     size_t gap_bytes;
     uintptr_t pockets[JF_POCKET_BINS];
     uint32_t pocket_mask;
-    bool in_cycle;  /* something was chosen since the last finish */
-    uint32_t cycle; /* number of the cycle */
+    bool in_cycle; /* a cycle has begun and not ended */
     unsigned count;
     uintptr_t at[JF_BATCH_BLOCKS];
     jf_word word[JF_BATCH_BLOCKS];
@@ -98,10 +97,10 @@ void jf_choose_begin_retry(struct jf_heap *heap);
  * `most`; false when there are more. Takes the window's mutex. */
 bool jf_choose_retry_stuck(struct jf_heap *heap, unsigned most);
 
-/* Ends cycle number `cycle`: lets go of all held regions but `filling`. They are settled, or stuck where
- * locked blocks keep memory; those that can be walked with more success by now, and those that became
- * sparse without having been walked, are listed again. */
-void jf_choose_settle(struct jf_heap *heap, struct jf_region *filling, uint32_t cycle);
+/* Ends a cycle: lets go of all held regions but `filling`. They are settled, or stuck where locked blocks
+ * keep memory; those that an earlier call walked and that could be walked with more success by now are
+ * listed again. */
+void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling);
 
 /* Whether so much was freed in the region being filled that it is to be walked itself. */
 bool jf_choose_filling_is_sparse(const struct jf_region *filling);

@@ -232,7 +232,6 @@ static void end_source(struct jf_compaction *compaction, struct jf_compactor *co
 
 static void begin_source(struct jf_heap *heap, struct jf_compactor *compactor,
                          struct jf_region *region) {
-    region->cycle = compactor->cycle;
     region->walked_call = heap->calls;
     compactor->source = region;
     compactor->cursor = compactor->run = jf_region_first(region);
@@ -328,7 +327,6 @@ static void begin_cycle(struct jf_heap *heap, struct jf_compactor *compactor) {
     struct jf_window *window = heap->u.grow.window;
     struct jf_region *filling = compactor->gap.region;
     compactor->in_cycle = true;
-    compactor->cycle++;
     if (filling == NULL || !jf_choose_filling_is_sparse(filling))
         return;
     jf_gaps_leave(compactor);
@@ -340,7 +338,7 @@ static void begin_cycle(struct jf_heap *heap, struct jf_compactor *compactor) {
 /* Ends a cycle: lets go of everything but the region being filled, which the next cycle goes on with. */
 static void finish_cycle(struct jf_compaction *compaction, struct jf_compactor *compactor) {
     compaction->result.bytes_released += jf_gaps_finish(compactor);
-    jf_choose_settle(compaction->heap, compactor->gap.region, compactor->cycle);
+    jf_choose_settle(compaction->heap, compactor->gap.region);
     compactor->in_cycle = false;
 }
 

@@ -117,7 +117,6 @@ uintptr_t jf_gaps_place(struct jf_heap *heap, struct jf_compactor *compactor, si
         }
         if (!next_gap(heap, compactor))
             return 0;
-        gap->region->cycle = compactor->cycle;
     }
     return 0;
 }

@@ -110,7 +110,6 @@ struct jf_region {
     uint32_t settled_live;             /* bytes live when it was settled */
     uint32_t witness;                  /* index of an entry that was locked then; 0 = none */
     uint32_t walked_call;              /* compaction call that last looked at its blocks */
-    uint32_t cycle;                    /* compaction cycle that last walked or filled it */
     uint32_t pinned_dead;              /* dead bytes that locked blocks kept then */
     uint64_t pages[JF_REGION_PAGES / 64];
 };

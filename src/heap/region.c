@@ -75,7 +75,7 @@ struct jf_region *jf_region_create(struct jf_heap *heap) {
     region->start = start;
     region->end = start + JF_REGION_SIZE;
     jf_word_store(&region->live, 0);
-    region->settled_live = region->walked_call = region->cycle = 0;
+    region->settled_live = region->walked_call = 0;
     region->witness = region->pinned_dead = 0;
     for (unsigned i = 0; i < JF_REGION_PAGES / 64; i++)
         region->pages[i] = 0;
