@@ -71,17 +71,19 @@ bool jf_choose_retry_stuck(struct jf_heap *heap, unsigned most) {
     return done;
 }
 
-static enum jf_region_state outcome(const struct jf_heap *heap, const struct jf_region *region) {
+static enum jf_region_state outcome(const struct jf_heap *heap, const struct jf_region *region,
+                                    bool roomier) {
     if (!jf_choose_is_sparse(region))
         return JF_REGION_SETTLED;
     /* walked as well as can be: nothing is in the way, its blocks just do not lie closer */
     if (region->witness == 0)
         return JF_REGION_SETTLED;
-    bool again = region->walked_call != heap->calls && !witness_is_locked(heap, region);
+    bool again =
+        (roomier || region->walked_call != heap->calls) && !witness_is_locked(heap, region);
     return again ? JF_REGION_LISTED : JF_REGION_STUCK;
 }
 
-void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling) {
+void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling, bool roomier) {
     struct jf_grow *grow = &heap->u.grow;
     jf_os_mutex_lock(&grow->window->mutex);
     struct jf_region *next;
@@ -92,7 +94,7 @@ void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling) {
         region->settled_live = (uint32_t)jf_region_live_bytes(region);
         if (region == filling)
             continue;
-        enum jf_region_state state = outcome(heap, region);
+        enum jf_region_state state = outcome(heap, region, roomier);
         region->pinned_dead = state == JF_REGION_STUCK ? (uint32_t)waste(region) : 0;
         jf_region_set_state(region, state);
     }

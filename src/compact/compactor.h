@@ -45,6 +45,8 @@ struct jf_compactor {
     uintptr_t pockets[JF_POCKET_BINS];
     uint32_t pocket_mask;
     bool in_cycle; /* a cycle has begun and not ended */
+    bool starved;  /* a block stayed in this cycle because there was no room to move it to */
+    uint64_t committed_before; /* the heap's committed bytes when the cycle began */
     unsigned count;
     uintptr_t at[JF_BATCH_BLOCKS];
     jf_word word[JF_BATCH_BLOCKS];
@@ -98,9 +100,9 @@ void jf_choose_begin_retry(struct jf_heap *heap);
 bool jf_choose_retry_stuck(struct jf_heap *heap, unsigned most);
 
 /* Ends a cycle: lets go of all held regions but `filling`. They are settled, or stuck where locked blocks
- * keep memory; those that an earlier call walked and that could be walked with more success by now are
- * listed again. */
-void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling);
+ * keep memory; those that could be walked with more success by now, because an earlier call walked them or (`roomier`)
+ * because there is more room, are listed again. */
+void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling, bool roomier);
 
 /* Whether so much was freed in the region being filled that it is to be walked itself. */
 bool jf_choose_filling_is_sparse(const struct jf_region *filling);

@@ -153,6 +153,7 @@ static bool move_marked(struct jf_compaction *compaction, struct jf_compactor *c
     size_t stride = jf_header_stride(header);
     uintptr_t to = jf_gaps_place(heap, compactor, stride, jf_header_align_log2(header));
     if (to == 0) {
+        compactor->starved = true;
         unmark(entry);
         return false;
     }
@@ -327,6 +328,8 @@ static void begin_cycle(struct jf_heap *heap, struct jf_compactor *compactor) {
     struct jf_window *window = heap->u.grow.window;
     struct jf_region *filling = compactor->gap.region;
     compactor->in_cycle = true;
+    compactor->starved = false;
+    compactor->committed_before = jf_word_load(&heap->u.grow.committed);
     if (filling == NULL || !jf_choose_filling_is_sparse(filling))
         return;
     jf_gaps_leave(compactor);
@@ -338,7 +341,9 @@ static void begin_cycle(struct jf_heap *heap, struct jf_compactor *compactor) {
 /* Ends a cycle: lets go of everything but the region being filled, which the next cycle goes on with. */
 static void finish_cycle(struct jf_compaction *compaction, struct jf_compactor *compactor) {
     compaction->result.bytes_released += jf_gaps_finish(compactor);
-    jf_choose_settle(compaction->heap, compactor->gap.region);
+    bool roomier = compactor->starved &&
+                   jf_word_load(&compaction->heap->u.grow.committed) < compactor->committed_before;
+    jf_choose_settle(compaction->heap, compactor->gap.region, roomier);
     compactor->in_cycle = false;
 }
 
