@@ -11,7 +11,6 @@
 #define PURGED 7
 #define PENDING 8
 #define ACCOUNTED 9
-#define DRAINING 10
 
 #define ONE 512
 #define MASK 8191

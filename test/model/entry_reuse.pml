@@ -3,26 +3,33 @@
  * their owner wants, the count is 0 when all is quiet, no stale handle is ever honoured, no block is
  * moved while its rightful holder has it locked, and generation wrap does not touch the count.
  *
- * PUBLISH_CAS                 correct too: compare-and-swap loops instead of xor
+ * The low part is published by two narrow stores that leave generation and count alone: its top bit
+ * (the real word: the byte 39..32) first, then the rest with the state.
+ *
+ * PUBLISH_XOR PUBLISH_CAS     correct too: one xor, or a compare-and-swap loop, instead
  * POP_STORE LINK_STORE FREE_STORE   broken: that transition is a plain store
  * UNDO_STORE                  broken: a mistaken locker restores the word it saw
- * GENERATION_CARRY            broken: the bump at free is an unmasked add
+ * GENERATION_CARRY            broken: the bump at free carries into the count
  * LOCK_NO_GENERATION          broken: lock does not compare generations
  * UNLOCK_SUB_FIRST            broken: unlock subtracts before it has looked at the word
  * FREE_BLAMED                 limit: a rightful free can find somebody's mistaken count
  */
 #include "entry.pml"
 
+#define TOP_BIT 64
+#define LOW_BITS 63
 #define STALE_GEN 1
 #define FIRST_GEN 2
 #define LIVES 2 /* the second life ends with the wrap of the generation */
 
 short word = WORD(0, FIRST_GEN, 5, FREE);
 bool held;
-bool owner_done, stale_done, mover_done;
+bool stale_done, mover_done;
 
-/* Changes everything below the count from `from` to `to`; nobody else changes those bits now. */
+/* Changes address and state from `from` to `to`, words without count that have the same generation;
+ * nobody else changes those bits now. */
 inline publish(from, to) {
+    assert(GEN(from) == GEN(to));
 #ifdef PUBLISH_CAS
     ok = false;
     do
@@ -32,7 +39,12 @@ inline publish(from, to) {
     :: else -> break
     od
 #else
+#ifdef PUBLISH_XOR
     fetch_xor(word, (from) ^ (to))
+#else
+    d_step { word = (word & ~TOP_BIT) | ((to) & TOP_BIT) };
+    d_step { word = (word & ~LOW_BITS) | ((to) & LOW_BITS) }
+#endif
 #endif
 }
 
@@ -78,7 +90,12 @@ proctype owner() {
             assert(GEN(old) == gen && (STATE(old) == LIVE || STATE(old) == MOVING));
             if
             :: COUNT(old) == 0 ->
-                cas(word, old, WORD(0, gen, ADDRESS(old), PENDING), seen, ok)
+#ifdef GENERATION_CARRY
+                next = ((old & ~15) | PENDING) + (1 << 7);
+#else
+                next = WORD(0, (gen + 1) & 3, ADDRESS(old), PENDING);
+#endif
+                cas(word, old, next, seen, ok)
             :: else ->
 #ifdef FREE_BLAMED
                 assert(false);
@@ -87,18 +104,9 @@ proctype owner() {
             fi
         :: else -> break
         od;
+        gen = (gen + 1) & 3;
         low = WORD(0, gen, ADDRESS(old), PENDING);
-        /* drain: the bytes are accounted for, the entry becomes free under the next generation */
-        next = WORD(0, gen, ADDRESS(old), ACCOUNTED);
-        publish(low, next);
-        low = next;
-#ifdef GENERATION_CARRY
-        word = (word + (1 << 7)) & MASK;
-        gen = (gen + 1) & 3;
-        low = WORD(0, gen, ADDRESS(low), ACCOUNTED);
-#else
-        gen = (gen + 1) & 3;
-#endif
+        /* drained: on to a free list */
         next = WORD(0, gen, 5, FREE);
 #ifdef FREE_STORE
         word = next;
@@ -110,8 +118,7 @@ proctype owner() {
     :: else -> break
     od;
     (stale_done && mover_done);
-    assert(word == low);
-    owner_done = true
+    assert(word == low)
 }
 
 proctype stale() {

@@ -1,105 +1,108 @@
-/* One block freed by two threads at once (one of them by mistake), a locker, and a compactor that
- * walks over the block's region twice, moves the block if it lives and uses its place again if it is
- * dead. The thread whose free succeeded drains its ring and uses the entry again at once. Shown: one
- * free succeeds; the bytes leave the account of the block's region once; nobody reads a header that
- * may have been overwritten or given back; only the ring's owner frees the entry, once.
+/* One block that is freed, a locker, and a compactor that drains the rings of threads that are
+ * outside, walks over the block's region, moves the block if it lives and uses its place again if its
+ * header says dead, twice. A thread says that it is inside by a store that waits in its store buffer. The
+ * entry is used again as soon as it is free. Shown: one free succeeds; a ring is in one hand at a time;
+ * the bytes leave the region's account once; nobody reads or writes a header that may have been
+ * overwritten or given back.
  *
- * HEADER_FIRST       correct too: the header is read before the claim and believed only if that wins
- *                    (instead of state DRAINING; the memory must then stay readable when given back)
- * ACCOUNTED_IS_DEAD  broken: no DRAINING; the ring's owner claims ACCOUNTED and then reads the header
- * DRAIN_NO_WIN       broken: the ring's owner reads the header without having won
- * PENDING_IS_DEAD    broken: the compactor uses the place of a block nobody has accounted for
- * ACCOUNT_TWICE      broken: the compactor accounts for every dead block it meets
- * WALKER_OR          broken: the compactor claims by setting a bit, not by an exact exchange
- * CAS_ONCE           broken: an exchange that failed because of a count is taken for lost
- * COMPACTOR_FREES    broken: the compactor frees the entry too
- * FREE_BLIND         broken: free checks and stores in two steps
+ * FENCED             correct too: threads fence themselves on entering, no fence on all threads
+ * TWICE              the same with two threads that free the block at once, no locker (implies FENCED)
+ * TWICE FREE_BLIND   broken: free checks and stores in two steps
  * FREE_LOCKED        broken: free does not ask for count 0
+ * NO_CLOSE           broken: rings are drained without closing their threads
+ * NO_BARRIER         broken: threads are closed without the fence on all threads
+ * PENDING_IS_DEAD    broken: the compactor uses the place of a block that waits in a ring
+ * WALKER_ACCOUNTS    broken: the compactor accounts for a block that waits in a ring
+ * HEADER_AFTER_DEAD  broken: a header is read after it was marked dead
+ * NO_ADDRESS_CHECK   broken: the compactor does not ask whether the entry still names this block
  */
 #include "entry.pml"
 
+#ifdef TWICE
+#define FENCED
+#endif
 #define OTHER_LIFE 4 /* where the entry's next block lies */
+#define BLOCK 1
+#define DEAD 2
+#define REUSED 9
 
 short word = WORD(0, 0, 1, LIVE);
-byte header[5];     /* 1 = whole */
-short live[5];      /* bytes accounted to the region around that address */
-byte frees, entry_frees, pins;
-bool given_back;
+byte header[5];
+short live[5]; /* blocks accounted to the region around that address */
+byte frees, drains, pins;
+bool given_back, gone;
+bool mutex;
+bool ring[2], closed[2];
+bool inside[2]; /* as others see it */
+chan buffer[2] = [4] of { bool };
 byte done;
 
-/* Reads the header at `address` for its size. */
-inline read_header(address, ret_size) {
-    d_step {
-        ret_size = header[address];
-#ifndef HEADER_FIRST
-        assert(ret_size == 1 && (address != 1 || !given_back))
-#endif
-    }
-}
+#define EMPTY_BUFFER(t)                                \
+    do                                                 \
+    :: len(buffer[t]) > 0 -> buffer[t]?inside[t]       \
+    :: else -> break                                   \
+    od
 
-inline subtract(address, size) {
-    d_step {
-        assert(size == 1 && live[address] > 0);
-        live[address] = live[address] - size
-    }
-}
-
-/* PENDING -> `state` by exact exchanges, again while only the count differs; old = the word found
- * first. ok = won. */
-inline win(state) {
-    ok = false;
-    seen = old;
-    do
-    :: !ok && (seen & LOW) == (old & LOW) ->
-        next = (seen & ~15) | (state);
-        was = seen;
-        cas(word, was, next, seen, ok);
-#ifdef CAS_ONCE
-        break
-#endif
-    :: else -> break
-    od;
-    atomic { next = 0; was = 0 }
-}
-
-inline drain() {
-    old = word;
-    address = ADDRESS(old);
-    ok = false;
-    if
-    :: STATE(old) == PENDING ->
-#if defined(HEADER_FIRST) || defined(DRAIN_NO_WIN)
-        read_header(address, size);
-#endif
-#if defined(HEADER_FIRST) || defined(ACCOUNTED_IS_DEAD)
-        win(ACCOUNTED);
+inline leave() {
+#ifdef FENCED
+    inside[id] = false
 #else
-        win(DRAINING);
+    buffer[id]!false
 #endif
-    :: else
-    fi;
-    if
-    :: ok ->
-#ifndef HEADER_FIRST
-        read_header(address, size);
-#endif
-        subtract(address, size)
-    :: else
-    fi;
-    old = word;
-    assert(GEN(old) == 0);
-    d_step {
-        fetch_xor(word, (old & LOW) ^ WORD(0, 1, 5, FREE));
-        entry_frees++
-    };
-    fetch_xor(word, WORD(0, 1, 5, FREE) ^ WORD(0, 1, OTHER_LIFE, LIVE))
 }
 
-proctype freer() {
-    short old, seen, next, was;
-    byte address, size;
+inline enter() {
+#ifdef FENCED
+    inside[id] = true;
+#else
+    buffer[id]!true;
+#endif
+    do
+    :: closed[id] ->
+        leave();
+        atomic { !mutex -> mutex = true };
+        mutex = false;
+        atomic { EMPTY_BUFFER(id); inside[id] = true }
+    :: else -> break
+    od
+}
+
+inline check_header(at) {
+    assert(header[at] == BLOCK && (at != 1 || !given_back))
+}
+
+/* Empties the ring of thread t, who is the caller or closed and outside. */
+inline drain(t) {
+    if
+    :: ring[t] ->
+        drains++;
+        assert(drains == 1);
+        at = ADDRESS(word);
+#ifndef HEADER_AFTER_DEAD
+        check_header(at);
+#endif
+        d_step { check_header(at); header[at] = DEAD };
+#ifdef HEADER_AFTER_DEAD
+        assert(header[at] == DEAD);
+#endif
+        fetch_xor(word, WORD(0, 0, at ^ 5, PENDING ^ FREE));
+        fetch_xor(word, WORD(0, 0, 5 ^ OTHER_LIFE, FREE ^ LIVE));
+        d_step {
+            assert(live[at] == 1 && (at != 1 || !given_back));
+            live[at] = live[at] - 1;
+            ring[t] = false;
+            at = 0
+        }
+    :: else
+    fi
+}
+
+proctype freer(byte id) {
+    short old, seen, next;
+    byte at;
     bool ok, tried;
 
+    enter();
     do
     :: !tried ->
         old = word;
@@ -109,7 +112,7 @@ proctype freer() {
             if
             :: COUNT(old) == 0 ->
 #endif
-                next = (old & ~15) | PENDING;
+                next = WORD(COUNT(old), 1, ADDRESS(old), PENDING);
 #ifdef FREE_BLIND
                 d_step { word = next; ok = true };
 #else
@@ -118,9 +121,8 @@ proctype freer() {
                     assert(!ok || pins == 0)
                 };
 #endif
-                next = 0;
                 if
-                :: ok -> tried = true; frees++; drain()
+                :: ok -> atomic { tried = true; frees++; assert(frees == 1); ring[id] = true }
                 :: else
                 fi
 #ifndef FREE_LOCKED
@@ -131,7 +133,23 @@ proctype freer() {
         fi
     :: else -> break
     od;
+    leave();
+    atomic { old = 0; seen = 0; next = 0; ok = false };
+    if
+    :: ring[id] ->
+        enter();
+        drain(id);
+        leave()
+    :: else
+    fi;
     done++
+}
+
+proctype store_buffer(byte id) {
+end:
+    do
+    :: buffer[id]?inside[id]
+    od
 }
 
 proctype locker() {
@@ -145,7 +163,7 @@ proctype locker() {
         :: else
         fi;
         pins++;
-        assert(header[ADDRESS(old)] == 1);
+        assert(header[ADDRESS(old)] == BLOCK);
         pins--
     :: else
     fi;
@@ -154,13 +172,7 @@ proctype locker() {
 }
 
 /* The bytes at address 1 belong to the compactor now. */
-inline use_place() {
-    d_step { header[1] = 9; gone = true };
-    if
-    :: live[1] == 0 -> given_back = true
-    :: else
-    fi
-}
+inline use_place() { atomic { header[1] = REUSED; gone = true } }
 
 inline move() {
     next = old ^ LIVE ^ MOVING;
@@ -169,11 +181,13 @@ inline move() {
     :: ok ->
         old = next;
         header[2] = header[1];
-        next = WORD(0, 0, 2, LIVE);
         live[2] = live[2] + 1;
+        next = WORD(0, GEN(old), 2, LIVE);
         cas(word, old, next, seen, ok);
         if
-        :: ok -> subtract(1, 1); use_place()
+        :: ok ->
+            live[1] = live[1] - 1;
+            use_place()
         :: else ->
             live[2] = live[2] - 1;
             do
@@ -187,60 +201,89 @@ inline move() {
     fi
 }
 
+inline collect(t) {
+#ifdef NO_CLOSE
+    drain(t)
+#else
+    if
+    :: !inside[t] -> drain(t)
+    :: else
+    fi
+#endif
+}
+
 proctype compactor() {
-    short old, seen, next, was;
-    byte pass;
-    bool ok, gone;
+    short old, seen, next;
+    byte pass, at;
+    bool ok, block;
 
     do
     :: pass < 2 && !gone ->
         pass++;
-        old = word;
+        atomic { !mutex -> mutex = true };
+#ifndef NO_CLOSE
+        closed[0] = true;
+        closed[1] = true;
+#if !defined(NO_BARRIER) && !defined(FENCED)
+        atomic { EMPTY_BUFFER(0) };
+        atomic { EMPTY_BUFFER(1) };
+#endif
+#endif
+        collect(0);
+        collect(1);
+        closed[0] = false;
+        closed[1] = false;
+        mutex = false;
+
+        block = (header[1] == BLOCK);
         if
-        :: STATE(old) == FREE || ADDRESS(old) != 1 || STATE(old) == ACCOUNTED ->
-#ifdef ACCOUNT_TWICE
-            subtract(1, 1);
-#endif
-            use_place()
-        :: ADDRESS(old) == 1 && STATE(old) == PENDING ->
-#ifdef PENDING_IS_DEAD
-            use_place();
-#else
-#ifdef WALKER_OR
-            d_step { seen = word; word = word | 1; ok = (STATE(seen) == PENDING) };
-#else
-            win(ACCOUNTED);
-#endif
+        :: block ->
+            old = word;
             if
-            :: ok ->
-                subtract(1, 1);
-                use_place()
-#ifdef COMPACTOR_FREES
-                ;
-                d_step {
-                    fetch_xor(word, WORD(0, 0, 1, ACCOUNTED) ^ WORD(0, 1, 5, FREE));
-                    entry_frees++
-                }
+#ifdef NO_ADDRESS_CHECK
+            :: STATE(old) == LIVE && COUNT(old) == 0 -> move()
+#else
+            :: STATE(old) == LIVE && COUNT(old) == 0 && ADDRESS(old) == 1 -> move()
+#endif
+#ifdef PENDING_IS_DEAD
+            :: STATE(old) == PENDING -> use_place()
+#endif
+#ifdef WALKER_ACCOUNTS
+            :: STATE(old) == PENDING ->
+                cas(word, old, old ^ PENDING ^ ACCOUNTED, seen, ok);
+                if
+                :: ok -> live[1] = live[1] - 1; use_place()
+                :: else
+                fi
 #endif
             :: else
             fi
-#endif
-        :: ADDRESS(old) == 1 && STATE(old) == LIVE && COUNT(old) == 0 -> move()
-        :: else
+        :: else -> use_place()
         fi;
-        atomic { old = 0; seen = 0; next = 0; ok = 0 }
+        atomic { old = 0; seen = 0; next = 0; ok = false; block = false }
     :: else -> break
     od;
+    if
+    :: gone && live[1] == 0 -> given_back = true
+    :: else
+    fi;
     done++
 }
 
 init {
     atomic {
-        header[1] = 1;
+        header[1] = BLOCK;
         live[1] = 1;
-        run freer(); run freer(); run locker(); run compactor();
-        done == 4
+        run freer(0);
+        run compactor();
+#ifdef TWICE
+        run freer(1)
+#else
+        run store_buffer(0);
+        run locker()
+#endif
     };
-    assert(frees == 1 && entry_frees == 1 && live[1] == 0 && live[2] == 0);
+    done == 3;
+    assert(frees == 1 && drains == 1 && live[1] == 0 && live[2] == 0);
     assert(word == WORD(0, 1, OTHER_LIFE, LIVE))
 }

@@ -5,6 +5,7 @@
  * that nobody will end.
  *
  * FENCED                  correct too: rmread_begin has a fence of its own, the compactor no membarrier
+ * CLAIM_RESIZING          correct too: the mark is RESIZING; readers and lockers that meet it wait
  * SIGNAL                  correct too: reader 0 alone, and a signal handler that opens a section within,
  *                         or between two steps of opening or closing, the reader's own
  * NO_BARRIER              broken: the counters are read without the fence
@@ -15,10 +16,16 @@
  * DEREF_IGNORES_MOVING    broken: a deref takes the address and leaves the mark
  * DEREF_OLD_ADDRESS       broken: a deref whose abort came too late uses the address it read first
  * DEREF_FETCH_AND         broken: a deref takes the mark away without comparing the word
- * SIGNAL SEQUENCE_PLUS    broken: the counter steps by one instead of being made odd and made even
+ * SIGNAL SEQUENCE_PLUS    broken: the outermost section steps the counter by one instead of making it
+ *                         odd and even
  */
 #include "entry.pml"
 
+#ifdef CLAIM_RESIZING
+#define MARK RESIZING
+#else
+#define MARK MOVING
+#endif
 #define READERS 2
 #define ODD(n) ((n) & 1)
 
@@ -72,8 +79,7 @@ inline close_section() {
     write_sequence(value)
 }
 
-/* p = the block's address, 0 = purged; from then on the reader relies on it. */
-inline deref() {
+inline read_word() {
     d_step {
         seen = word;
         p = 0;
@@ -81,7 +87,18 @@ inline deref() {
         :: STATE(seen) == LIVE -> p = ADDRESS(seen); held[id] = p
         :: else
         fi
-    };
+    }
+}
+
+/* p = the block's address, 0 = purged; from then on the reader relies on it. */
+inline deref() {
+    read_word();
+    do
+    :: STATE(seen) == RESIZING ->
+        STATE(word) != RESIZING;
+        read_word()
+    :: else -> break
+    od;
     if
     :: STATE(seen) == MOVING ->
 #ifdef DEREF_IGNORES_MOVING
@@ -138,7 +155,7 @@ inline interrupt() {
 #ifdef SEQUENCE_PLUS
         if
         :: depth == 1 -> write_sequence(own + 1)
-        :: else
+        :: else -> write_sequence(own | 1)
         fi;
 #else
         write_sequence(own | 1);
@@ -224,11 +241,11 @@ inline claim() {
     old = word;
     ok = (COUNT(old) == 0 && STATE(old) == LIVE);
     if
-    :: ok -> cas(word, old, old ^ LIVE ^ MOVING, seen, ok)
+    :: ok -> cas(word, old, old ^ LIVE ^ MARK, seen, ok)
     :: else
     fi;
     claimed = ok;
-    old = old ^ LIVE ^ MOVING
+    old = old ^ LIVE ^ MARK
 }
 
 /* Commits the move, or empties the block for good; ok = done. */
@@ -241,7 +258,12 @@ inline commit() {
     :: next = WORD(0, GEN(old), from, PURGED)
     fi;
     d_step {
+#ifdef CLAIM_RESIZING
+        fetch_xor(word, old ^ next);
+        ok = true;
+#else
         cas(word, old, next, seen, ok);
+#endif
         assert(!ok || (held[0] == 0 && held[1] == 0));
         if
         :: ok -> memory[from] = 2
@@ -300,9 +322,9 @@ proctype compactor() {
             fi;
 #endif
             do
-            :: !ok && STATE(seen) == MOVING ->
+            :: !ok && STATE(seen) == MARK ->
                 old = seen;
-                cas(word, old, old ^ LIVE ^ MOVING, seen, ok)
+                cas(word, old, old ^ LIVE ^ MARK, seen, ok)
             :: else -> break
             od;
         :: else
@@ -318,6 +340,13 @@ proctype locker() {
     short old;
 
     fetch_add(word, old);
+    do
+    :: STATE(old) == RESIZING ->
+        fetch_sub(word, old);
+        STATE(word) != RESIZING;
+        fetch_add(word, old)
+    :: else -> break
+    od;
     if
     :: STATE(old) == MOVING -> fetch_and(word, ~2, old)
     :: else
