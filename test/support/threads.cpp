@@ -3,13 +3,11 @@
 #include <cerrno>
 #include <cstdlib>
 
-// Races that are meant. The inlined calls of <jeff/inline.h> read the words of rm_window_v1, which the
-// library stores atomically, with plain loads. A block that is being copied may be written by whoever locks
-// it: the copy is thrown away then. What is read by a weak pointer is thrown away when the block has moved.
+// Races that are meant: a block that is being copied may be written by whoever locks it, and the copy is
+// thrown away then; what is read by a weak pointer is thrown away when the block has moved.
 extern "C" const char *__tsan_default_suppressions();
 extern "C" const char *__tsan_default_suppressions() {
-    return "race:^show_table$\nrace:^show_base$\nrace:^set_reader_fence$\n"
-           "race:^move_marked$\nrace:look_weakly\n";
+    return "race:^move_marked$\nrace:look_weakly\n";
 }
 
 namespace support {
