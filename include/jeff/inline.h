@@ -49,10 +49,13 @@ RM_API void *rm_deref_slow_v1(rmhandle_t handle);
 RM_API void rm_read_begin_slow_v1(void);
 RM_API void rm_read_end_slow_v1(void);
 
-/* Index of the handle's entry when it is an aligned address inside the table, else a huge number.
+/* The window's fields may change while they are read; each is read once.
  * (Macros: a C11 inline function with external linkage may not call a static one.) */
-#define RM_WINDOW_OFFSET_(bits) (((bits)&RM_HANDLE_ENTRY) - rm_window_v1.table)
-#define RM_WINDOW_INDEX_(bits) (RM_WINDOW_OFFSET_(bits) >> 3 | RM_WINDOW_OFFSET_(bits) << 61)
+#define RM_WINDOW_(field) __atomic_load_n(&rm_window_v1.field, __ATOMIC_RELAXED)
+
+/* Whether the handle's entry is an aligned address inside the table. */
+#define RM_WINDOW_OFFSET_(bits) (((bits)&RM_HANDLE_ENTRY) - RM_WINDOW_(table))
+#define RM_OFFSET_IS_ENTRY_(offset) (((offset) >> 3 | (offset) << 61) < RM_WINDOW_(entries))
 
 /* Equal to RM_ENTRY_LIVE exactly when the word has the handle's generation and is plainly live. */
 #define RM_WORD_DIFFERS_(word, bits, also)                                                         \
@@ -61,18 +64,20 @@ RM_API void rm_read_end_slow_v1(void);
 
 inline void *rmlock(rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;
-    if (!RM_LIKELY(RM_WINDOW_INDEX_(bits) < rm_window_v1.entries))
+    uintptr_t offset = RM_WINDOW_OFFSET_(bits);
+    if (!RM_LIKELY(RM_OFFSET_IS_ENTRY_(offset)))
         return rm_lock_slow_v1(handle, 0, 0);
     uint64_t *entry = (uint64_t *)(bits & RM_HANDLE_ENTRY);
     uint64_t old = __atomic_fetch_add(entry, RM_ENTRY_COUNT_ONE, __ATOMIC_ACQUIRE);
     if (!RM_LIKELY(RM_WORD_DIFFERS_(old, bits, RM_ENTRY_OVERFLOW) == RM_ENTRY_LIVE))
         return rm_lock_slow_v1(handle, old, 1);
-    return (void *)(rm_window_v1.base + (old & RM_ENTRY_ADDRESS));
+    return (void *)(RM_WINDOW_(base) + (old & RM_ENTRY_ADDRESS));
 }
 
 inline void rmunlock(rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;
-    if (!RM_LIKELY(RM_WINDOW_INDEX_(bits) < rm_window_v1.entries)) {
+    uintptr_t offset = RM_WINDOW_OFFSET_(bits);
+    if (!RM_LIKELY(RM_OFFSET_IS_ENTRY_(offset))) {
         rm_unlock_slow_v1(handle);
         return;
     }
@@ -89,36 +94,35 @@ inline void rmunlock(rmhandle_t handle) {
 }
 
 inline void rmread_begin(void) {
-    struct rm_reader *reader = &rm_reader_v1;
-    if (!RM_LIKELY(reader->depth++ == 0 && reader->registered)) {
+    if (!RM_LIKELY(rm_reader_v1.depth++ == 0 && rm_reader_v1.registered)) {
         rm_read_begin_slow_v1();
         return;
     }
-    __atomic_store_n(&reader->sequence, reader->sequence + 1, __ATOMIC_RELAXED);
-    if (!RM_LIKELY(rm_window_v1.reader_fence == 0))
+    __atomic_store_n(&rm_reader_v1.sequence, rm_reader_v1.sequence + 1, __ATOMIC_RELAXED);
+    if (!RM_LIKELY(RM_WINDOW_(reader_fence) == 0))
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
 inline void *rmderef(rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;
-    if (!RM_LIKELY(RM_WINDOW_INDEX_(bits) < rm_window_v1.entries))
+    uintptr_t offset = RM_WINDOW_OFFSET_(bits);
+    if (!RM_LIKELY(RM_OFFSET_IS_ENTRY_(offset)))
         return rm_deref_slow_v1(handle);
     uint64_t word = __atomic_load_n((uint64_t *)(bits & RM_HANDLE_ENTRY), __ATOMIC_ACQUIRE);
     if (!RM_LIKELY(RM_WORD_DIFFERS_(word, bits, 0) == RM_ENTRY_LIVE))
         return rm_deref_slow_v1(handle);
-    return (void *)(rm_window_v1.base + (word & RM_ENTRY_ADDRESS));
+    return (void *)(RM_WINDOW_(base) + (word & RM_ENTRY_ADDRESS));
 }
 
 inline void rmread_end(void) {
-    struct rm_reader *reader = &rm_reader_v1;
-    if (!RM_LIKELY(reader->depth == 1)) {
+    if (!RM_LIKELY(rm_reader_v1.depth == 1)) {
         rm_read_end_slow_v1();
         return;
     }
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    reader->depth = 0;
-    __atomic_store_n(&reader->sequence, reader->sequence + 1, __ATOMIC_RELEASE);
+    rm_reader_v1.depth = 0;
+    __atomic_store_n(&rm_reader_v1.sequence, rm_reader_v1.sequence + 1, __ATOMIC_RELEASE);
 }
 
 #endif

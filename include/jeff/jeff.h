@@ -260,7 +260,8 @@ RM_API int rmpurgeable(rmhandle_t handle, int priority);
 /* Locks the block and gives its address, which holds until the matching rmunlock. Counted: locks
  * nest, and every one needs its own unlock; any thread may unlock. In a growing heap it never waits,
  * not even for a compaction that is moving this very block; it waits only while another thread is in
- * rmrealloc on the block and, in a fixed heap, while at most 64 KiB are being slid. NULL only for a
+ * rmrealloc on the block and, in a fixed heap, while at most 64 KiB, or one larger block, are
+ * being slid. NULL only for a
  * purged block, and for misuse detected: NULL, stale, foreign, overflow (RM_LOCKS_MAX). O(1). */
 RM_API RM_INLINE void *rmlock(rmhandle_t handle);
 

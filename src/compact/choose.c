@@ -76,10 +76,11 @@ static enum jf_region_state outcome(const struct jf_heap *heap, const struct jf_
     if (!jf_choose_is_sparse(region))
         return JF_REGION_SETTLED;
     /* walked as well as can be: nothing is in the way, its blocks just do not lie closer */
+    if (region->starved && roomier)
+        return JF_REGION_LISTED;
     if (region->witness == 0)
         return JF_REGION_SETTLED;
-    bool again =
-        (roomier || region->walked_call != heap->calls) && !witness_is_locked(heap, region);
+    bool again = region->walked_call != heap->calls && !witness_is_locked(heap, region);
     return again ? JF_REGION_LISTED : JF_REGION_STUCK;
 }
 

@@ -153,7 +153,7 @@ static bool move_marked(struct jf_compaction *compaction, struct jf_compactor *c
     size_t stride = jf_header_stride(header);
     uintptr_t to = jf_gaps_place(heap, compactor, stride, jf_header_align_log2(header));
     if (to == 0) {
-        compactor->starved = true;
+        compactor->starved = compactor->source->starved = true;
         unmark(entry);
         return false;
     }
@@ -193,7 +193,8 @@ static void move_all(struct jf_compaction *compaction, struct jf_compactor *comp
             continue;
         if (!move_marked(compaction, compactor, i, &stride)) {
             compactor->fate[i] = JF_FATE_LOCKED;
-            compactor->witness = jf_header_index(jf_header_load(compactor->at[i]));
+            if (!compactor->source->starved)
+                compactor->witness = jf_header_index(jf_header_load(compactor->at[i]));
             continue;
         }
         compactor->fate[i] = JF_FATE_MOVED;
@@ -234,6 +235,7 @@ static void end_source(struct jf_compaction *compaction, struct jf_compactor *co
 static void begin_source(struct jf_heap *heap, struct jf_compactor *compactor,
                          struct jf_region *region) {
     region->walked_call = heap->calls;
+    region->starved = false;
     compactor->source = region;
     compactor->cursor = compactor->run = jf_region_first(region);
     compactor->witness = 0;

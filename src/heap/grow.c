@@ -1,12 +1,10 @@
 /* The growing profile: allocation by bumping, freeing through the thread's ring, resizing. */
 #include "heap/region.h"
 
-#include <string.h>
-
 enum {
-    ADOPT_BIN_MAX = 23, /* densest regions that are bumped into again: a quarter dead or more */
-    OVERFLOW_STRIDE =
-        1024, /* blocks from here up that do not fit a swept hole go to the overflow region */
+    ADOPT_BIN_MAX = 23,     /* densest regions that are bumped into again: a quarter dead or more */
+    ADOPTIONS_MAX = 2,      /* regions swept in vain for one block before it gets a fresh one */
+    OVERFLOW_STRIDE = 1024, /* blocks from here up do not sweep for holes */
     ALIGN_LOG2_REGION = 12, /* more alignment than this gets a chunk of its own */
 };
 
@@ -144,18 +142,31 @@ struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload) {
 
 /* ------------------------------------------------------------------------------------- room */
 
+/* The densest region that has a quarter dead and has not been swept in vain. */
+static struct jf_region *adoptable(const struct jf_grow *grow) {
+    uint64_t candidates = grow->bin_mask & (((uint64_t)1 << (ADOPT_BIN_MAX + 1)) - 1);
+    while (candidates != 0) {
+        unsigned bin = jf_bits_log2(candidates);
+        if (!grow->bins[bin]->swept)
+            return grow->bins[bin];
+        candidates &= ~((uint64_t)1 << bin);
+    }
+    return NULL;
+}
+
 /* Takes up a region that nobody has: one with holes, or a fresh one. The window's mutex is held. */
 static bool take_region(struct jf_heap *heap, struct jf_local *local, bool fresh) {
-    uint64_t candidates = heap->u.grow.bin_mask & (((uint64_t)1 << (ADOPT_BIN_MAX + 1)) - 1);
-    if (candidates != 0 && !fresh) {
-        struct jf_region *region = heap->u.grow.bins[jf_bits_log2(candidates)];
+    struct jf_region *region = fresh ? NULL : adoptable(&heap->u.grow);
+    uintptr_t first;
+    local->adopted = region != NULL;
+    if (region != NULL) {
         jf_region_set_state(region, JF_REGION_OWNED);
-        uintptr_t first = jf_region_first(region);
+        first = jf_region_first(region);
         jf_local_open(local, region, first, first);
         local->sweep = first;
         return true;
     }
-    struct jf_region *region = jf_region_create(heap);
+    region = jf_region_create(heap);
     if (region == NULL)
         return false;
     jf_local_open(local, region, jf_region_first(region), jf_region_last(region));
@@ -163,63 +174,77 @@ static bool take_region(struct jf_heap *heap, struct jf_local *local, bool fresh
     return true;
 }
 
-/* What can be done without the window's mutex to make room: claim more of the hole, go to the next. */
+static bool hole_takes(const struct jf_local *local, size_t stride, unsigned align_log2) {
+    return local->region != NULL &&
+           jf_block_align(local->bump, align_log2) + stride <= local->hole_end;
+}
+
+/* Makes room in the local without the window's mutex: claims more of the hole, goes to the next. */
 static bool extend(struct jf_local *local, size_t stride, unsigned align_log2) {
-    if (local->region == NULL)
-        return false;
+    if (!hole_takes(local, stride, align_log2)) {
+        /* large blocks would skip many holes: they go elsewhere at once */
+        if (local->region == NULL || local->sweep == 0 || stride >= OVERFLOW_STRIDE)
+            return false;
+        jf_local_close(local);
+        if (!jf_local_next_hole(local, stride, align_log2))
+            return false;
+    }
     uintptr_t end = jf_block_align(local->bump, align_log2) + stride;
-    if (end <= local->hole_end)
-        return end <= local->limit || jf_local_claim(local, end, 0);
-    if (local->sweep == 0)
-        return false;
-    jf_local_close(local);
-    if (!jf_local_next_hole(local, stride, align_log2))
-        return false;
-    return jf_local_claim(local, jf_block_align(local->bump, align_log2) + stride, 0);
+    return end <= local->limit || jf_local_claim(local, end, 0);
 }
 
-/* Blocks that would skip many holes of a swept region go to a region of their own kind. */
-static struct jf_local *choose_local(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
-                                     unsigned align_log2) {
+/* The local that lacks room: the usual one, but while that is being swept and its holes do not fit the
+ * overflow's. */
+static struct jf_local *lacking(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
+                                unsigned align_log2) {
     struct jf_local *local = jf_thread_local(thread, heap, false);
-    if (local == NULL || stride < OVERFLOW_STRIDE || local->sweep == 0)
-        return local;
-    if (jf_block_align(local->bump, align_log2) + stride <= local->hole_end)
-        return local;
-    return jf_thread_local(thread, heap, true);
+    bool overflow = local->sweep != 0 && !hole_takes(local, stride, align_log2);
+    return overflow ? jf_thread_local(thread, heap, true) : local;
 }
 
-/* A region and an entry for the thread, which is outside. False when there is no memory. */
+/* Lets go of the local's region and takes up another. The window's mutex is held. */
+static bool change_region(struct jf_heap *heap, struct jf_local *local, bool fresh) {
+    struct jf_region *old = local->region;
+    if (old != NULL) {
+        jf_local_close(local);
+        local->region = NULL;
+        old->swept = local->adopted;
+        jf_region_set_state(old, JF_REGION_LISTED);
+    }
+    return take_region(heap, local, fresh);
+}
+
+/* An entry for the thread, from what idle threads left or a page nobody has. The mutex is held. */
+static bool supply_entry(struct jf_thread *thread) {
+    struct jf_window *window = thread->window;
+    struct jf_table_owner *owner = &thread->entries;
+    if (jf_table_ready(owner) || jf_table_refill(&window->table, owner))
+        return true;
+    for (struct jf_thread *idle = window->threads; idle != NULL; idle = idle->next)
+        if (!idle->in_use)
+            jf_table_take_over(&window->table, owner, &idle->entries);
+    return jf_table_refill(&window->table, owner) ||
+           (jf_window_add_page(window, owner) && jf_table_refill(&window->table, owner));
+}
+
+/* A region and an entry for the thread, which is outside. `fresh`: no region with holes, which were looked
+ * through before. False when there is no memory. */
 static bool supply(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
-                   unsigned align_log2) {
+                   unsigned align_log2, bool fresh) {
     struct jf_window *window = thread->window;
     if (jf_thread_local(thread, heap, false) == NULL && !jf_thread_add_local(thread, heap))
         return false;
     jf_os_mutex_lock(&window->mutex);
     jf_window_relist_locked(window);
     thread->activity++;
-    bool done = true;
-    if (!jf_table_ready(&thread->entries) && !jf_table_refill(&window->table, &thread->entries)) {
-        for (struct jf_thread *idle = window->threads; idle != NULL; idle = idle->next)
-            if (!idle->in_use)
-                jf_table_take_over(&window->table, &thread->entries, &idle->entries);
-        if (!jf_table_refill(&window->table, &thread->entries))
-            done = jf_window_add_page(window, &thread->entries) &&
-                   jf_table_refill(&window->table, &thread->entries);
-    }
-    struct jf_local *local = choose_local(thread, heap, stride, align_log2);
-    uintptr_t end = jf_block_align(local->bump, align_log2) + stride;
-    if (done && (local->region == NULL || end > local->hole_end) && local->sweep == 0) {
-        struct jf_region *old = local->region;
-        if (old != NULL) {
-            jf_local_close(local);
-            local->region = NULL;
-            jf_region_set_state(old, JF_REGION_LISTED);
-        }
-        bool fresh = local == jf_thread_local(thread, heap, true) || align_log2 > JF_ALIGN_LOG2_MIN;
-        done = take_region(heap, local, fresh);
-    } else if (done && end <= local->hole_end && !jf_local_claim(local, end, 0)) {
-        done = false; /* the heap's limit */
+    bool done = supply_entry(thread);
+    struct jf_local *local = lacking(thread, heap, stride, align_log2);
+    if (done && !hole_takes(local, stride, align_log2)) {
+        fresh |= local == jf_thread_local(thread, heap, true) || align_log2 > JF_ALIGN_LOG2_MIN;
+        done = change_region(heap, local, fresh);
+    } else if (done) {
+        uintptr_t end = jf_block_align(local->bump, align_log2) + stride;
+        done = end <= local->limit || jf_local_claim(local, end, 0); /* the heap's limit */
     }
     jf_os_mutex_unlock(&window->mutex);
     return done;
@@ -237,33 +262,32 @@ static uintptr_t bump(struct jf_local *local, size_t stride, unsigned align_log2
     return at;
 }
 
-static inline bool fits(const struct jf_local *local, size_t stride, unsigned align_log2) {
-    return jf_block_align(local->bump, align_log2) + stride <= local->limit;
-}
-
-/* Whether an entry and room are at hand or can be made so without the window's mutex. */
+/* Whether an entry and room are at hand or can be made so without the window's mutex: the local. */
 static struct jf_local *ready(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
                               unsigned align_log2) {
-    struct jf_local *local = choose_local(thread, heap, stride, align_log2);
+    struct jf_local *local = jf_thread_local(thread, heap, false);
     if (local == NULL)
         return NULL;
     if (!jf_table_ready(&thread->entries) &&
         !jf_table_refill(&thread->window->table, &thread->entries))
         return NULL;
-    if (fits(local, stride, align_log2) || extend(local, stride, align_log2))
+    if (extend(local, stride, align_log2))
         return local;
-    return NULL;
+    if (local->sweep == 0)
+        return NULL;
+    local = jf_thread_local(thread, heap, true);
+    return extend(local, stride, align_log2) ? local : NULL;
 }
 
 uintptr_t jf_grow_place(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
                         unsigned align_log2) {
-    for (;;) {
+    for (unsigned tries = 0;; tries++) {
         jf_thread_enter(thread);
         struct jf_local *local = ready(thread, heap, stride, align_log2);
         if (RM_LIKELY(local != NULL))
             return bump(local, stride, align_log2);
         jf_thread_leave(thread);
-        if (!supply(thread, heap, stride, align_log2))
+        if (!supply(thread, heap, stride, align_log2, tries >= ADOPTIONS_MAX))
             return 0;
     }
 }
@@ -289,7 +313,7 @@ static rmhandle_t malloc_large(struct jf_thread *thread, struct jf_heap *heap, s
     if (large == NULL)
         return NULL;
     if (zero && !is_zero)
-        memset((void *)large->address, 0, size);
+        jf_mark_fill((void *)large->address, 0, size);
     for (;;) {
         jf_thread_enter(thread);
         if (jf_table_ready(&thread->entries) || jf_table_refill(&window->table, &thread->entries))
@@ -323,7 +347,7 @@ rmhandle_t jf_grow_malloc(struct jf_heap *heap, size_t size, unsigned align_log2
     unsigned slack = (unsigned)(stride - JF_HEADER_SIZE - size);
     jf_header_store(at, jf_header_make(index, stride, slack, align_log2, JF_KIND_BLOCK));
     if (zero)
-        memset((void *)(at + JF_HEADER_SIZE), 0, size);
+        jf_mark_fill((void *)(at + JF_HEADER_SIZE), 0, size);
     rmhandle_t handle = publish(thread, index, at + JF_HEADER_SIZE);
     jf_thread_leave(thread);
     return handle;

@@ -106,6 +106,8 @@ struct jf_region {
     uintptr_t end;   /* behind the last byte; the chain of headers ends at end - 8 */
     enum jf_region_state state;
     unsigned bin;
+    bool starved; /* when it was walked last there was no room to move a block to */
+    bool swept;   /* bumped into all over since its density fell into this bin; at the list's end */
     struct jf_region *next, *previous; /* list of its state; under the window's mutex */
     uint32_t settled_live;             /* bytes live when it was settled */
     uint32_t witness;                  /* index of an entry that was locked then; 0 = none */
@@ -151,6 +153,7 @@ struct jf_local {
     struct jf_region *region; /* NULL: none, and bump = limit = 0 */
     uint32_t blocks;          /* blocks bumped, not yet added to region.live */
     uintptr_t sweep;          /* next header to look at for a hole; 0: the region is swept */
+    bool adopted;             /* the region was not fresh */
 };
 
 /* A thread's private state. Only the thread changes it, while `inside` is 1; others only after they
@@ -208,7 +211,8 @@ struct jf_grow {
     struct jf_window *window;
     uint32_t id;
     struct jf_region *bins[JF_REGION_BINS + 1];
-    uint64_t bin_mask; /* bins that are not empty */
+    struct jf_region *bin_ends[JF_REGION_BINS + 1]; /* last of each list */
+    uint64_t bin_mask;                              /* bins that are not empty */
     struct jf_region *settled;
     struct jf_region *owned; /* owned and held regions */
     struct jf_large *large;
@@ -440,8 +444,8 @@ uintptr_t jf_grow_place(struct jf_thread *thread, struct jf_heap *heap, size_t s
 
 /* large.c: a block with a chunk of its own and no entry yet; NULL when there is no memory. The chunk has
  * `room` bytes of address space if that is more than the size and can be had. */
-struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, size_t room, unsigned align_log2,
-                                 bool *ret_zero);
+struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, size_t room,
+                                 unsigned align_log2, bool *ret_zero);
 void jf_large_destroy(struct jf_window *window, struct jf_large *large);
 /* Changes the size where it lies; false when that cannot be. */
 bool jf_large_resize(struct jf_window *window, struct jf_large *large, size_t size);

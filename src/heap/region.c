@@ -28,6 +28,8 @@ static void unlist(struct jf_region *region) {
         *list = region->next;
     if (region->next != NULL)
         region->next->previous = region->previous;
+    else if (region->state == JF_REGION_LISTED)
+        grow->bin_ends[region->bin] = region->previous;
     if (region->state == JF_REGION_LISTED && *list == NULL)
         grow->bin_mask &= ~((uint64_t)1 << region->bin);
     region->next = region->previous = NULL;
@@ -40,11 +42,23 @@ static void enlist(struct jf_region *region) {
     struct jf_region **list = list_of(region);
     region->previous = NULL;
     region->next = *list;
+    if (region->state == JF_REGION_LISTED) {
+        struct jf_region **end = &grow->bin_ends[region->bin];
+        grow->bin_mask |= (uint64_t)1 << region->bin;
+        if (region->swept && *end != NULL) {
+            /* those that may have holes to offer come first */
+            region->next = NULL;
+            region->previous = *end;
+            (*end)->next = region;
+            *end = region;
+            return;
+        }
+        if (*end == NULL)
+            *end = region;
+    }
     if (*list != NULL)
         (*list)->previous = region;
     *list = region;
-    if (region->state == JF_REGION_LISTED)
-        grow->bin_mask |= (uint64_t)1 << region->bin;
 }
 
 static struct jf_region *new_descriptor(struct jf_window *window) {
@@ -77,6 +91,7 @@ struct jf_region *jf_region_create(struct jf_heap *heap) {
     jf_word_store(&region->live, 0);
     region->settled_live = region->walked_call = 0;
     region->witness = region->pinned_dead = 0;
+    region->swept = false;
     for (unsigned i = 0; i < JF_REGION_PAGES / 64; i++)
         region->pages[i] = 0;
     region->state = JF_REGION_OWNED;
