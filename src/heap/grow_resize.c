@@ -4,8 +4,6 @@
 #include "handle/readers.h"
 #include "heap/region.h"
 
-#include <string.h>
-
 /* Where a block lies and how large it is. */
 struct place {
     struct jf_heap *heap;
@@ -106,7 +104,7 @@ static bool replace(struct jf_window *window, struct jf_thread *thread, uint32_t
         large->index = index;
         large->priority = old->priority;
         if (keep != 0)
-            memcpy((void *)large->address, source, keep);
+            jf_mark_copy((void *)large->address, source, keep);
         set_live(window, index, large->address);
         return true;
     }
@@ -116,7 +114,7 @@ static bool replace(struct jf_window *window, struct jf_thread *thread, uint32_t
     jf_header_store(at, jf_header_make(index, stride, (unsigned)(stride - JF_HEADER_SIZE - size),
                                        old->align_log2, JF_KIND_BLOCK | old->priority));
     if (keep != 0)
-        memcpy((void *)(at + JF_HEADER_SIZE), source, keep);
+        jf_mark_copy((void *)(at + JF_HEADER_SIZE), source, keep);
     set_live(window, index, at + JF_HEADER_SIZE);
     jf_thread_leave(thread);
     return true;
@@ -228,7 +226,7 @@ void jf_grow_settle_long(struct jf_window *window, uint32_t index, struct jf_rea
         jf_arena_owner(window->arena, old.payload) != old.heap->u.grow.long_local.region)
         at = place_long(old.heap, jf_header_stride(old.header), old.align_log2);
     if (at != 0) {
-        memcpy((void *)(at + JF_HEADER_SIZE), (const void *)old.payload, old.size);
+        jf_mark_copy((void *)(at + JF_HEADER_SIZE), (const void *)old.payload, old.size);
         jf_header_store(at, old.header);
     }
     jf_os_mutex_unlock(&window->mutex);

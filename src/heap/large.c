@@ -3,8 +3,6 @@
  */
 #include "heap/region.h"
 
-#include <string.h>
-
 enum { TRIM_KEEP = 2 * 1024 * 1024 }; /* shrinking by less than this keeps the chunk's order */
 
 static bool chunk_order(size_t size, unsigned align_log2, unsigned *ret_order) {
@@ -16,6 +14,10 @@ static bool chunk_order(size_t size, unsigned align_log2, unsigned *ret_order) {
         log2 = align_log2;
     *ret_order = log2 <= JF_UNIT_SHIFT ? 0 : log2 - JF_UNIT_SHIFT;
     return *ret_order < JF_ARENA_ORDERS;
+}
+
+static size_t chunk_size(unsigned order) {
+    return JF_UNIT_SIZE << order;
 }
 
 static size_t whole_pages(size_t size) {
@@ -68,6 +70,7 @@ struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, size_t room,
     large->order = order;
     if (!take_chunk(window->arena, large, room, ret_zero))
         goto fail;
+    jf_mark_close(large->address, chunk_size(large->order));
     link_large(large);
     return large;
 fail:
@@ -90,6 +93,7 @@ void jf_large_destroy(struct jf_window *window, struct jf_large *large) {
     grow->large_bytes -= large->committed;
     jf_os_mutex_unlock(&window->mutex);
     jf_heap_uncommit(large->heap, large->committed);
+    jf_mark_open(large->address, chunk_size(large->order));
     jf_arena_free(window->arena, large->address, large->committed);
     jf_arena_meta_free(window->arena, large, sizeof *large);
 }
@@ -114,16 +118,20 @@ bool jf_large_resize(struct jf_window *window, struct jf_large *large, size_t si
             jf_heap_uncommit(large->heap, committed - large->committed);
             return false;
         }
-        if (order > large->order)
+        if (order > large->order) {
+            size_t old = chunk_size(large->order);
+            jf_mark_close(large->address + old, chunk_size(order) - old);
             large->order = order;
+        }
     } else if (committed < large->committed) {
         size_t saved = large->committed - committed;
         if (order < large->order_least)
             order = large->order_least;
         if (order < large->order && saved >= TRIM_KEEP) {
+            size_t chunk = chunk_size(order);
+            jf_mark_open(large->address + chunk, chunk_size(large->order) - chunk);
             jf_arena_shrink(window->arena, large->address, order, large->committed);
             large->order = order;
-            size_t chunk = JF_UNIT_SIZE << order;
             if (chunk > committed)
                 jf_os_give_back(large->address + committed,
                                 (chunk < large->committed ? chunk : large->committed) - committed);
