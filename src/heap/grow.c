@@ -77,7 +77,8 @@ static void drop_purged(struct jf_thread *thread, uint32_t id) {
     uint32_t end = (uint32_t)(window->table.pages_used << JF_TABLE_PAGE_SHIFT);
     for (uint32_t index = 1; index < end; index++) {
         jf_word word = jf_word_load(jf_space_entry(&window->space, index));
-        if (jf_entry_state(word) == JF_ENTRY_PURGED && jf_entry_link(word) == id)
+        if (jf_entry_state(word) == JF_ENTRY_PURGED &&
+            jf_grow_purged_id(jf_entry_offset(word)) == id)
             drop_entry(thread, index);
     }
 }
@@ -129,7 +130,7 @@ void jf_grow_destroy(struct jf_heap *heap) {
 struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload) {
     if (payload - window->space.base < jf_arena_table_size(window->arena)) {
         /* a purged block: the heap's id stands for its address */
-        size_t id = (payload - window->space.base) / JF_GRAIN;
+        uint32_t id = jf_grow_purged_id(payload - window->space.base);
         return id < window->heap_count ? window->heaps[id] : NULL;
     }
     struct jf_chunk chunk = jf_arena_find(window->arena, payload);

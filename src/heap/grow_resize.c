@@ -22,6 +22,7 @@ static struct place find_place(struct jf_window *window, uint32_t index) {
     place.heap = jf_grow_heap_at(window, place.payload);
     if (jf_entry_offset(word) < jf_arena_table_size(window->arena)) {
         place.payload = 0;
+        place.align_log2 += (unsigned)(jf_entry_offset(word) / JF_GRAIN >> JF_PURGED_ID_BITS);
         return place;
     }
     place.large = jf_grow_large_at(window, place.payload);
@@ -237,9 +238,12 @@ void jf_grow_settle_long(struct jf_window *window, uint32_t index, struct jf_rea
 
 /* ------------------------------------------------------------------------------------- purging */
 
-static void set_purged(struct jf_window *window, struct jf_heap *heap, uint32_t index) {
+static void set_purged(struct jf_window *window, struct jf_heap *heap, uint32_t index,
+                       unsigned align_log2) {
+    uint64_t grains = heap->u.grow.id | (uint64_t)(align_log2 - JF_ALIGN_LOG2_MIN)
+                                            << JF_PURGED_ID_BITS;
     jf_word_publish_low(jf_space_entry(&window->space, index),
-                        jf_entry_low((uint64_t)heap->u.grow.id * JF_GRAIN, JF_ENTRY_PURGED));
+                        jf_entry_low(grains * JF_GRAIN, JF_ENTRY_PURGED));
 }
 
 static bool is_marked(const struct jf_step *step, unsigned priority) {
@@ -262,7 +266,7 @@ static bool purge_region(struct jf_window *window, struct jf_region *region, uns
             set_live(window, index, step.payload);
             continue;
         }
-        set_purged(window, region->heap, index);
+        set_purged(window, region->heap, index, jf_header_align_log2(step.header));
         jf_header_store(at, jf_header_with_kind(step.header, JF_KIND_DEAD));
         jf_region_account(window, region, (uint32_t)step.stride, 1);
         purged = true;
@@ -310,8 +314,9 @@ bool jf_grow_purge_one(struct jf_heap *heap, unsigned priority, struct jf_reader
     jf_os_mutex_unlock(&window->mutex);
     if (large != NULL) {
         uint32_t index = large->index;
+        unsigned align_log2 = large->align_log2;
         jf_large_destroy(window, large);
-        set_purged(window, heap, index);
+        set_purged(window, heap, index, align_log2);
         purged = true;
     }
     return purged;

@@ -91,6 +91,7 @@ enum jf_region_state {
         4, /* nobody's: compacted, nothing to gain until it changes; in the settled list */
     JF_REGION_STUCK =
         5, /* as SETTLED, but locked blocks keep what could be gained; in a stuck list */
+    JF_REGION_POOL = 6, /* no region: a pool's block, whose descriptor begins with one; in no list */
 };
 
 /* Descriptor of a region. Never given back to the system, only reused as a descriptor, so that a late
@@ -366,6 +367,11 @@ bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, size_
                     bool in_place);
 /* The heap that a payload address of the window belongs to; NULL when to none. */
 struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload);
+/* What stands for a purged block's address, in grains: the heap's id and the block's alignment. */
+enum { JF_PURGED_ID_BITS = 10 };
+static inline uint32_t jf_grow_purged_id(uint64_t offset) {
+    return (uint32_t)(offset / JF_GRAIN) & ((1u << JF_PURGED_ID_BITS) - 1);
+}
 /* The large block at `payload`; NULL when it is an ordinary one. */
 struct jf_large *jf_grow_large_at(struct jf_window *window, uintptr_t payload);
 /* Moves an unlocked block that is not in a read section into the heap's region for long locks, if there is
