@@ -1,8 +1,8 @@
 /* The fixed profile: a block of two cells slides down by one, over part of itself, twice. The mark
  * MOVING can still be aborted; after the readers' check it becomes RESIZING under the heap's mutex,
  * and from then on lockers and readers wait for that mutex. Shown: whoever has the address sees the
- * block whole and it stays; a wait is for one mutex, once; trylock never waits; the count is 0 when
- * all is quiet.
+ * block whole and it stays; a wait is for the mutex only, nobody is left waiting, and trylock
+ * never waits; the count is 0 when all is quiet.
  *
  * SLIDE_ABORTABLE   broken: slides under MOVING
  * NO_READER_CHECK   broken: slides without looking at the reader
@@ -32,18 +32,19 @@ proctype locker() {
     short old, seen;
 
     fetch_add(word, old);
-    if
-    :: STATE(old) == LIVE
-    :: STATE(old) == MOVING -> fetch_and(word, ~2, seen)
+    do
     :: STATE(old) == RESIZING ->
 #ifndef KEEP_COUNT
         fetch_sub(word, seen);
 #endif
         acquire();
-        fetch_add(word, old);
-        assert(STATE(old) == LIVE || STATE(old) == MOVING);
-        fetch_and(word, ~2, seen);
-        release()
+        release();
+        fetch_add(word, old)
+    :: else -> break
+    od;
+    if
+    :: STATE(old) == MOVING -> fetch_and(word, ~2, seen)
+    :: else
     fi;
     look(ADDRESS(old));
     fetch_sub(word, seen);
@@ -88,16 +89,15 @@ proctype reader() {
     :: section < 2 ->
         d_step { section++; sequence++ };
         deref();
-        if
-        :: STATE(old) == RESIZING ->
 #ifndef READ_RESIZING
+        do
+        :: STATE(old) == RESIZING ->
             acquire();
-            deref();
-            assert(STATE(old) != RESIZING);
-            release()
+            release();
+            deref()
+        :: else -> break
+        od;
 #endif
-        :: else
-        fi;
         look(ADDRESS(old));
         d_step { sequence++; old = 0; seen = 0; ok = false }
     :: else -> break

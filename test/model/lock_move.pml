@@ -1,7 +1,7 @@
 /* Two lockers, a stale locker and one compactor on one block. The compactor copies in two
  * steps, may stop for ever at any point, and throws its copy away when the commit fails. Shown: a
  * locked block keeps its address; nothing written under a lock is lost or torn by a move; nobody but
- * a locker that meets a resizer ever waits, and that wait ends; the count is 0 when all is quiet.
+ * a locker that meets a resizer ever waits, nobody is left waiting; the count is 0 when all is quiet.
  *
  * RESIZE            the same with a resizer in place of the second locker
  * COMMIT_BLIND      broken: the commit is a store
