@@ -4,7 +4,8 @@
 enum {
     ADOPT_BIN_MAX = 23,     /* densest regions that are bumped into again: a quarter dead or more */
     ADOPTIONS_MAX = 2,      /* regions swept in vain for one block before it gets a fresh one */
-    OVERFLOW_STRIDE = 1024, /* blocks from here up do not sweep for holes */
+    ADOPT_LOOKS_MAX = 4,    /* regions of a bin that are looked at for one to bump into */
+    OVERFLOW_STRIDE = 1024, /* blocks from here up do not sweep among small ones */
     ALIGN_LOG2_REGION = 12, /* more alignment than this gets a chunk of its own */
 };
 
@@ -143,21 +144,25 @@ struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload) {
 
 /* ------------------------------------------------------------------------------------- room */
 
-/* The densest region that has a quarter dead and has not been swept in vain. */
-static struct jf_region *adoptable(const struct jf_grow *grow) {
+/* The densest region that has a quarter dead and has not been swept, for such blocks, in vain. Those that
+ * were swept for all blocks are at the lists' ends. */
+static struct jf_region *adoptable(const struct jf_grow *grow, bool overflow) {
     uint64_t candidates = grow->bin_mask & (((uint64_t)1 << (ADOPT_BIN_MAX + 1)) - 1);
+    unsigned unwanted = overflow ? JF_SWEPT | JF_SWEPT_OVERFLOW : JF_SWEPT;
     while (candidates != 0) {
         unsigned bin = jf_bits_log2(candidates);
-        if (!grow->bins[bin]->swept)
-            return grow->bins[bin];
+        struct jf_region *region = grow->bins[bin];
+        for (unsigned i = 0; i < ADOPT_LOOKS_MAX && region != NULL; i++, region = region->next)
+            if ((region->swept & unwanted) == 0)
+                return region;
         candidates &= ~((uint64_t)1 << bin);
     }
     return NULL;
 }
 
 /* Takes up a region that nobody has: one with holes, or a fresh one. The window's mutex is held. */
-static bool take_region(struct jf_heap *heap, struct jf_local *local, bool fresh) {
-    struct jf_region *region = fresh ? NULL : adoptable(&heap->u.grow);
+static bool take_region(struct jf_heap *heap, struct jf_local *local, bool overflow, bool fresh) {
+    struct jf_region *region = fresh ? NULL : adoptable(&heap->u.grow, overflow);
     uintptr_t first;
     local->adopted = region != NULL;
     if (region != NULL) {
@@ -183,8 +188,7 @@ static bool hole_takes(const struct jf_local *local, size_t stride, unsigned ali
 /* Makes room in the local without the window's mutex: claims more of the hole, goes to the next. */
 static bool extend(struct jf_local *local, size_t stride, unsigned align_log2) {
     if (!hole_takes(local, stride, align_log2)) {
-        /* large blocks would skip many holes: they go elsewhere at once */
-        if (local->region == NULL || local->sweep == 0 || stride >= OVERFLOW_STRIDE)
+        if (local->region == NULL || local->sweep == 0)
             return false;
         jf_local_close(local);
         if (!jf_local_next_hole(local, stride, align_log2))
@@ -204,15 +208,16 @@ static struct jf_local *lacking(struct jf_thread *thread, struct jf_heap *heap, 
 }
 
 /* Lets go of the local's region and takes up another. The window's mutex is held. */
-static bool change_region(struct jf_heap *heap, struct jf_local *local, bool fresh) {
+static bool change_region(struct jf_heap *heap, struct jf_local *local, bool overflow, bool fresh) {
     struct jf_region *old = local->region;
     if (old != NULL) {
         jf_local_close(local);
         local->region = NULL;
-        old->swept = local->adopted;
+        if (local->adopted)
+            old->swept |= overflow ? JF_SWEPT_OVERFLOW : JF_SWEPT;
         jf_region_set_state(old, JF_REGION_LISTED);
     }
-    return take_region(heap, local, fresh);
+    return take_region(heap, local, overflow, fresh);
 }
 
 /* An entry for the thread, from what idle threads left or a page nobody has. The mutex is held. */
@@ -241,8 +246,8 @@ static bool supply(struct jf_thread *thread, struct jf_heap *heap, size_t stride
     bool done = supply_entry(thread);
     struct jf_local *local = lacking(thread, heap, stride, align_log2);
     if (done && !hole_takes(local, stride, align_log2)) {
-        fresh |= local == jf_thread_local(thread, heap, true) || align_log2 > JF_ALIGN_LOG2_MIN;
-        done = change_region(heap, local, fresh);
+        bool overflow = local == jf_thread_local(thread, heap, true);
+        done = change_region(heap, local, overflow, fresh || align_log2 > JF_ALIGN_LOG2_MIN);
     } else if (done) {
         uintptr_t end = jf_block_align(local->bump, align_log2) + stride;
         done = end <= local->limit || jf_local_claim(local, end, 0); /* the heap's limit */
@@ -272,7 +277,9 @@ static struct jf_local *ready(struct jf_thread *thread, struct jf_heap *heap, si
     if (!jf_table_ready(&thread->entries) &&
         !jf_table_refill(&thread->window->table, &thread->entries))
         return NULL;
-    if (extend(local, stride, align_log2))
+    /* larger blocks would skip many holes: they do not look further here */
+    bool near = hole_takes(local, stride, align_log2) || stride < OVERFLOW_STRIDE;
+    if (near && extend(local, stride, align_log2))
         return local;
     if (local->sweep == 0)
         return NULL;

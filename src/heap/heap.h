@@ -91,8 +91,12 @@ enum jf_region_state {
         4, /* nobody's: compacted, nothing to gain until it changes; in the settled list */
     JF_REGION_STUCK =
         5, /* as SETTLED, but locked blocks keep what could be gained; in a stuck list */
-    JF_REGION_POOL = 6, /* no region: a pool's block, whose descriptor begins with one; in no list */
+    JF_REGION_POOL =
+        6, /* no region: a pool's block, whose descriptor begins with one; in no list */
 };
+
+/* Who has looked through a region's holes: for blocks of all sizes, or only for the larger ones. */
+enum { JF_SWEPT = 1, JF_SWEPT_OVERFLOW = 2 };
 
 /* Descriptor of a region. Never given back to the system, only reused as a descriptor, so that a late
  * reader finds a region, if perhaps another one. */
@@ -107,8 +111,8 @@ struct jf_region {
     uintptr_t end;   /* behind the last byte; the chain of headers ends at end - 8 */
     enum jf_region_state state;
     unsigned bin;
-    bool starved; /* when it was walked last there was no room to move a block to */
-    bool swept;   /* bumped into all over since its density fell into this bin; at the list's end */
+    bool starved;  /* when it was walked last there was no room to move a block to */
+    uint8_t swept; /* JF_SWEPT_..: bumped into all over since its density fell into this bin */
     struct jf_region *next, *previous; /* list of its state; under the window's mutex */
     uint32_t settled_live;             /* bytes live when it was settled */
     uint32_t witness;                  /* index of an entry that was locked then; 0 = none */

@@ -45,7 +45,7 @@ static void enlist(struct jf_region *region) {
     if (region->state == JF_REGION_LISTED) {
         struct jf_region **end = &grow->bin_ends[region->bin];
         grow->bin_mask |= (uint64_t)1 << region->bin;
-        if (region->swept && *end != NULL) {
+        if ((region->swept & JF_SWEPT) != 0 && *end != NULL) {
             /* those that may have holes to offer come first */
             region->next = NULL;
             region->previous = *end;
@@ -91,7 +91,7 @@ struct jf_region *jf_region_create(struct jf_heap *heap) {
     jf_word_store(&region->live, 0);
     region->settled_live = region->walked_call = 0;
     region->witness = region->pinned_dead = 0;
-    region->swept = false;
+    region->swept = 0;
     for (unsigned i = 0; i < JF_REGION_PAGES / 64; i++)
         region->pages[i] = 0;
     region->state = JF_REGION_OWNED;
@@ -121,7 +121,6 @@ void jf_region_release(struct jf_region *region) {
     unlist(region);
     heap->u.grow.region_count--;
     jf_heap_uncommit(heap, jf_region_committed(region));
-    jf_mark_open(region->start, JF_REGION_SIZE);
     jf_arena_free(window->arena, region->start, dirty_extent(region));
     free_descriptor(window, region);
 }
