@@ -2,7 +2,6 @@
 #include "support/heaps.hpp"
 #include "support/model.hpp"
 
-#include <cstring>
 #include <thread>
 
 extern "C" {
@@ -16,14 +15,15 @@ using support::Heap;
 
 namespace {
 
-// Changes something for as long as it lives.
+// Changes something for as long as it lives, whatever a memory debugger has been told about it.
 template <typename T> class Broken {
   public:
-    Broken(T &place, T value) : place_(place), before_(place) {
-        place = value;
+    Broken(T &place, T value) : place_(place) {
+        jf_mark_copy(&before_, &place_, sizeof before_);
+        jf_mark_copy(&place_, &value, sizeof value);
     }
     ~Broken() {
-        place_ = before_;
+        jf_mark_copy(&place_, &before_, sizeof before_);
     }
     Broken(const Broken &) = delete;
     Broken &operator=(const Broken &) = delete;
@@ -76,21 +76,21 @@ TYPED_TEST(CheckBoth, SoundHeapHasNoFault) {
 
 TYPED_TEST(CheckBoth, Rule1StrideThatLeadsBeyondTheEnd) {
     jf_word *header = this->heap.header(this->handles[62]);
-    Broken broken(*header, *header | jf_word{0xfffff} << 12);
+    Broken broken(*header, jf_mark_load(header) | jf_word{0xfffff} << 12);
     expect_fault(this->heap, 1, "header-chain");
     EXPECT_EQ(this->heap.fault.address, header);
 }
 
 TYPED_TEST(CheckBoth, Rule1StrideOfNothing) {
     jf_word *header = this->heap.header(this->handles[10]);
-    Broken broken(*header, *header & ~(jf_word{0xfffff} << 12));
+    Broken broken(*header, jf_mark_load(header) & ~(jf_word{0xfffff} << 12));
     expect_fault(this->heap, 1, "header-chain");
 }
 
 TYPED_TEST(CheckBoth, Rule1MoreSlackThanBytes) {
     rmhandle_t empty = rmheap_malloc(this->heap, 0);
     jf_word *header = this->heap.header(empty);
-    Broken broken(*header, *header | jf_word{15} << 8);
+    Broken broken(*header, jf_mark_load(header) | jf_word{15} << 8);
     expect_fault(this->heap, 1, "header-chain");
 }
 
@@ -99,7 +99,7 @@ TYPED_TEST(CheckBoth, Rule2HeaderOfNoKind) {
     for (unsigned kind = 0; kind < JF_KIND_BLOCK; kind++) {
         if (kind == JF_KIND_HOLE || kind == JF_KIND_DEAD || kind == JF_KIND_EXTENDED)
             continue;
-        Broken broken(*header, jf_header_with_kind(*header, kind));
+        Broken broken(*header, jf_header_with_kind(jf_mark_load(header), kind));
         expect_fault(this->heap, 2, "header-kind");
         EXPECT_EQ(this->heap.fault.address, header);
     }
@@ -114,7 +114,7 @@ TYPED_TEST(CheckBoth, Rule3EntryThatPointsElsewhere) {
 
 TYPED_TEST(CheckBoth, Rule3EntryThatDoesNotExist) {
     jf_word *header = this->heap.header(this->handles[10]);
-    Broken broken(*header, *header | jf_word{0xfffffff0} << 32);
+    Broken broken(*header, jf_mark_load(header) | jf_word{0xfffffff0} << 32);
     expect_fault(this->heap, 3, "entry-back");
 }
 
@@ -129,7 +129,7 @@ TYPED_TEST(CheckBoth, Rule5PayloadLessAlignedThanItsHeaderSays) {
         jf_word *header = this->heap.header(this->handles[i]);
         if ((this->heap.payload(this->handles[i]) & 4095) == 0)
             continue;
-        Broken broken(*header, *header | jf_word{8} << 4);
+        Broken broken(*header, jf_mark_load(header) | jf_word{8} << 4);
         expect_fault(this->heap, 5, "alignment");
         EXPECT_EQ(this->heap.fault.handle, this->handles[i]);
     }
@@ -144,8 +144,8 @@ TEST_F(CheckGrowing, Rule4TwoEntriesForOneBlock) {
     jf_region *region = heap.region(handles[10]);
     jf_word *header = heap.header(handles[10]);
     jf_word *entry = heap.entry(handles[10]);
-    jf_word share = (jf_word{1} << 32) + jf_header_stride(*header);
-    Broken dead(*header, jf_header_with_kind(*header, JF_KIND_DEAD));
+    jf_word share = (jf_word{1} << 32) + jf_header_stride(jf_mark_load(header));
+    Broken dead(*header, jf_header_with_kind(jf_mark_load(header), JF_KIND_DEAD));
     Broken account(region->live, region->live - share);
     Broken doubled(*entry,
                    (*entry & ~JF_ENTRY_ADDRESS_MASK) | jf_entry_offset(*heap.entry(handles[12])));
@@ -157,10 +157,10 @@ TEST_F(CheckGrowing, Rule4TwoEntriesForOneBlock) {
 TEST_F(CheckGrowing, Rule4EntryThatPointsIntoABlock) {
     jf_word *header = heap.header(handles[10]);
     jf_word *entry = heap.entry(handles[10]);
-    jf_word share = (jf_word{1} << 32) + jf_header_stride(*header);
+    jf_word share = (jf_word{1} << 32) + jf_header_stride(jf_mark_load(header));
     jf_word *inside = heap.header(handles[12]) + 4;
-    memcpy(inside, header, sizeof *inside);
-    Broken dead(*header, jf_header_with_kind(*header, JF_KIND_DEAD));
+    jf_mark_store(inside, jf_mark_load(header));
+    Broken dead(*header, jf_header_with_kind(jf_mark_load(header), JF_KIND_DEAD));
     Broken account(heap.region(handles[10])->live, heap.region(handles[10])->live - share);
     Broken astray(*entry, (*entry & ~JF_ENTRY_ADDRESS_MASK) |
                               (reinterpret_cast<uintptr_t>(inside + 1) - heap.get()->space->base));
@@ -170,8 +170,8 @@ TEST_F(CheckGrowing, Rule4EntryThatPointsIntoABlock) {
 TEST_F(CheckGrowing, Rule4EntryThatPointsToNothing) {
     jf_word *header = heap.header(handles[10]);
     jf_word *entry = heap.entry(handles[10]);
-    jf_word share = (jf_word{1} << 32) + jf_header_stride(*header);
-    Broken dead(*header, jf_header_with_kind(*header, JF_KIND_DEAD));
+    jf_word share = (jf_word{1} << 32) + jf_header_stride(jf_mark_load(header));
+    Broken dead(*header, jf_header_with_kind(jf_mark_load(header), JF_KIND_DEAD));
     Broken account(heap.region(handles[10])->live, heap.region(handles[10])->live - share);
     Broken astray(*entry, *entry | (jf_word{0x7ffffff} << 13 & JF_ENTRY_ADDRESS_MASK));
     expect_fault(heap, 4, "entry-once");
@@ -367,7 +367,7 @@ class CheckFixed : public CheckBoth<Fixed64> {
 TEST_F(CheckFixed, Rule4TwoEntriesForOneBlock) {
     jf_word *header = heap.header(handles[10]);
     jf_word *entry = heap.entry(handles[10]);
-    Broken dead(*header, jf_header_with_kind(*header, JF_KIND_DEAD));
+    Broken dead(*header, jf_header_with_kind(jf_mark_load(header), JF_KIND_DEAD));
     Broken doubled(*entry,
                    (*entry & ~JF_ENTRY_ADDRESS_MASK) | jf_entry_offset(*heap.entry(handles[12])));
     expect_fault(heap, 4, "entry-once");
@@ -377,7 +377,7 @@ TEST_F(CheckFixed, Rule4TwoEntriesForOneBlock) {
 TEST_F(CheckFixed, Rule4EntryThatPointsOutOfTheChain) {
     jf_word *header = heap.header(handles[10]);
     jf_word *entry = heap.entry(handles[10]);
-    Broken dead(*header, jf_header_with_kind(*header, JF_KIND_DEAD));
+    Broken dead(*header, jf_header_with_kind(jf_mark_load(header), JF_KIND_DEAD));
     {
         Broken below(*entry, *entry & ~JF_ENTRY_ADDRESS_MASK);
         expect_fault(heap, 4, "entry-once");
@@ -399,7 +399,7 @@ TEST_F(CheckFixed, Rule10HoleThatIsInNoBin) {
     uint32_t &first = bin_of_hole();
     uint32_t second = 0;
     uintptr_t at = heap.get()->space->base + uintptr_t{first} * JF_GRAIN + JF_HEADER_SIZE;
-    memcpy(&second, reinterpret_cast<char *>(at) + 8, sizeof second);
+    jf_mark_copy(&second, reinterpret_cast<char *>(at) + 8, sizeof second);
     ASSERT_NE(second, 0u);
     Broken cut(first, second);
     expect_fault(heap, 10, "hole-bins");
@@ -488,16 +488,16 @@ void break_at_random(Heap &heap, jf_word *first, size_t words, unsigned rounds) 
             jf_word *word = first + random.below(words);
             jf_word value = random.chance(300)   ? random.next()
                             : random.chance(300) ? random.below(4096)
-                                                 : first[random.below(words)];
-            before.emplace_back(word, *word);
-            *word = value;
+                                                 : jf_mark_load(first + random.below(words));
+            before.emplace_back(word, jf_mark_load(word));
+            jf_mark_store(word, value);
         }
         int rule = heap.check();
         EXPECT_GE(rule, 0);
         EXPECT_LT(rule, JF_RULES);
         found += rule != 0;
         for (size_t i = count; i > 0; i--)
-            *before[i - 1].first = before[i - 1].second;
+            jf_mark_store(before[i - 1].first, before[i - 1].second);
     }
     EXPECT_GT(found, rounds / 10);
     EXPECT_EQ(heap.check(), 0) << heap.fault.name;

@@ -4,6 +4,8 @@
  */
 #include "arena/internal.h"
 
+#include "base/mark.h"
+
 static void write_map(struct jf_arena *arena, size_t first, size_t end, unsigned char byte) {
     for (size_t unit = first; unit < end; unit++) {
         atomic_store_explicit(&arena->map[unit], byte, memory_order_release);
@@ -62,6 +64,8 @@ uintptr_t jf_arena_alloc(struct jf_arena *arena, unsigned order, enum jf_chunk_k
     if (ret_zero != NULL) {
         *ret_zero = zero;
     }
+    /* who had it before may have left it closed */
+    jf_mark_open(jf_unit_address(arena, unit), JF_UNIT_SIZE << order);
     return jf_unit_address(arena, unit);
 }
 
@@ -154,6 +158,7 @@ bool jf_arena_extend(struct jf_arena *arena, uintptr_t address, unsigned new_ord
         jf_pieces_remove(&arena->pieces, unit + ((size_t)1 << i), i);
     }
     write_map(arena, unit, end, jf_map_byte(jf_map_kind(byte), new_order));
+    jf_mark_open(jf_unit_address(arena, old_end), (end - old_end) << JF_UNIT_SHIFT);
     extended = true;
 done:
     jf_os_mutex_unlock(&arena->mutex);

@@ -55,8 +55,8 @@ void jf_mark_open(uintptr_t address, size_t size) {
 void jf_mark_weak(uintptr_t address, size_t size) {
     if (size == 0)
         return;
-    for (uintptr_t page = address >> WEAK_PAGE_SHIFT; page <= (address + size - 1) >> WEAK_PAGE_SHIFT;
-         page++)
+    for (uintptr_t page = address >> WEAK_PAGE_SHIFT;
+         page <= (address + size - 1) >> WEAK_PAGE_SHIFT; page++)
         __atomic_fetch_or(weak_word(page), (uint64_t)1 << (page % 64), __ATOMIC_RELAXED);
     jf_mark_open(address, size);
 }
@@ -114,7 +114,8 @@ UNWATCHED static void move_down(volatile unsigned char *to, const volatile unsig
         to[i] = from[i];
 }
 
-UNWATCHED static void move_words(volatile uint64_t *to, const volatile uint64_t *from, size_t count) {
+UNWATCHED static void move_words(volatile uint64_t *to, const volatile uint64_t *from,
+                                 size_t count) {
     for (size_t i = 0; i < count; i++)
         to[i] = from[i];
 }

@@ -2,10 +2,10 @@
  * memory of a heap is out of bounds but the payloads of locked blocks, so that a pointer kept after
  * unlock is reported where it is used. In all other builds everything here is a plain access or nothing.
  *
- *   closed   regions, large blocks, holes, headers, unlocked blocks: nobody may touch them; the library
- *            itself reads and writes them through the jf_mark_load .. jf_mark_fill below, which the
- *            debugger does not watch and which change no mark
- *   open     memory given back to others, and exactly the asked-for bytes of a locked block
+ *   closed   regions, large blocks, holes, headers, unlocked blocks, and chunks that were freed: nobody
+ *            may touch them; the library itself reads and writes them through jf_mark_load .. jf_mark_fill
+ *            below, which the debugger does not watch and which change no mark
+ *   open     chunks of other owners, and exactly the asked-for bytes of a locked block
  *   weak     what rmweaklock gave out may be read after the block has moved, so its pages stay open
  *            from then on: fewer mistakes are found there, none is invented
  *
@@ -84,11 +84,9 @@ static inline void jf_mark_weak(uintptr_t address, size_t size) {
     (void)address, (void)size;
 }
 
-static inline void jf_mark_enter(void) {
-}
+static inline void jf_mark_enter(void) {}
 
-static inline void jf_mark_leave(void) {
-}
+static inline void jf_mark_leave(void) {}
 
 static inline jf_word jf_mark_load(const jf_word *word) {
     return jf_word_load(word);

@@ -41,8 +41,8 @@ struct jf_heap *jf_fixed_create(void *buffer, size_t size, const struct jf_optio
 }
 
 void jf_fixed_destroy(struct jf_heap *heap) {
+    jf_mark_pool_destroy(heap); /* closes what is left in it */
     jf_mark_open((uintptr_t)heap, heap->own_space.limit - (uintptr_t)heap);
-    jf_mark_pool_destroy(heap);
     jf_os_mutex_finish(&heap->mutex);
     jf_os_mutex_finish(&heap->compacting);
 }

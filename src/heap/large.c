@@ -93,7 +93,6 @@ void jf_large_destroy(struct jf_window *window, struct jf_large *large) {
     grow->large_bytes -= large->committed;
     jf_os_mutex_unlock(&window->mutex);
     jf_heap_uncommit(large->heap, large->committed);
-    jf_mark_open(large->address, chunk_size(large->order));
     jf_arena_free(window->arena, large->address, large->committed);
     jf_arena_meta_free(window->arena, large, sizeof *large);
 }
@@ -129,7 +128,6 @@ bool jf_large_resize(struct jf_window *window, struct jf_large *large, size_t si
             order = large->order_least;
         if (order < large->order && saved >= TRIM_KEEP) {
             size_t chunk = chunk_size(order);
-            jf_mark_open(large->address + chunk, chunk_size(large->order) - chunk);
             jf_arena_shrink(window->arena, large->address, order, large->committed);
             large->order = order;
             if (chunk > committed)

@@ -129,7 +129,8 @@ void jf_region_set_state(struct jf_region *region, enum jf_region_state state) {
     unlist(region);
     region->state = state;
     enlist(region);
-    if (state != JF_REGION_OWNED && state != JF_REGION_HELD && jf_region_live_bytes(region) == 0)
+    if (state != JF_REGION_OWNED && state != JF_REGION_HELD &&
+        !region->heap->u.grow.window->keep_empty && jf_region_live_bytes(region) == 0)
         jf_region_release(region);
 }
 
