@@ -15,6 +15,8 @@ static size_t waste(const struct jf_region *region) {
 }
 
 bool jf_choose_is_sparse(const struct jf_region *region) {
+    if (jf_region_live_bytes(region) == 0)
+        return true; /* to be given back */
     size_t dead = waste(region);
     return dead >= WASTE_MIN && dead * WASTE_SHARE >= jf_region_committed(region);
 }
@@ -24,6 +26,7 @@ struct jf_region *jf_choose_source(struct jf_heap *heap, unsigned most, bool *re
     struct jf_region *chosen = NULL;
     *ret_more = false;
     jf_os_mutex_lock(&grow->window->mutex);
+    grow->window->keep_empty = true;
     jf_window_relist_locked(grow->window);
     while (chosen == NULL && grow->bin_mask != 0) {
         struct jf_region *region = grow->bins[jf_bits_lowest(grow->bin_mask)];
@@ -38,6 +41,7 @@ struct jf_region *jf_choose_source(struct jf_heap *heap, unsigned most, bool *re
             jf_region_set_state(region, JF_REGION_SETTLED);
         }
     }
+    grow->window->keep_empty = false;
     jf_os_mutex_unlock(&grow->window->mutex);
     return chosen;
 }

@@ -78,6 +78,9 @@ size_t jf_gaps_add_run(struct jf_compactor *compactor, struct jf_region *region,
 size_t jf_gaps_add_region(struct jf_heap *heap, struct jf_compactor *compactor,
                           struct jf_region *region);
 
+/* Gives back the oldest gap, of which there is one; returns bytes. */
+size_t jf_gaps_give_one(struct jf_compactor *compactor);
+
 /* Gives back what is left of all gaps but the one being filled, and forgets the pockets; returns bytes. */
 size_t jf_gaps_finish(struct jf_compactor *compactor);
 

@@ -11,6 +11,8 @@ enum {
     PREFETCH_AHEAD = 4096, /* bytes */
     PREFETCH_LINE = 64,
     BATCH_NS_MIN = 4000,    /* with less time left nothing is begun */
+    GIVE_NS = 160000,       /* most that giving back a region's memory takes */
+    STEPS_PER_BLOCK = 4,    /* dead blocks and holes passed over cost less than blocks moved */
     BLOCK_NS = 130,         /* most that looking at and moving one block takes, without its bytes */
     BYTE_NS_KIB = 900,      /* most that moving 1 KiB takes, destination's page faults included */
     REGIONS_AT_A_TIME = 64, /* looked at between two looks at the clock */
@@ -33,7 +35,8 @@ static void gather(struct jf_heap *heap, struct jf_compactor *compactor, unsigne
     size_t bytes = 0;
     struct jf_step step;
     compactor->count = 0;
-    while (at < last && compactor->count < most_blocks && bytes < most_bytes) {
+    unsigned steps = STEPS_PER_BLOCK * most_blocks;
+    while (at < last && steps-- > 0 && compactor->count < most_blocks && bytes < most_bytes) {
         uintptr_t ahead = at + PREFETCH_AHEAD < last ? at + PREFETCH_AHEAD : last;
         for (; fetched < ahead; fetched += PREFETCH_LINE)
             __builtin_prefetch((const void *)fetched);
@@ -240,6 +243,8 @@ static void begin_source(struct jf_heap *heap, struct jf_compactor *compactor,
     compactor->cursor = compactor->run = jf_region_first(region);
     compactor->witness = 0;
     memset(compactor->pinned, 0, sizeof compactor->pinned);
+    if (jf_region_live_bytes(region) == 0)
+        compactor->cursor = jf_region_last(region); /* all dead: nothing to look at */
 }
 
 /* One batch of the source, no longer than `left_ns`. */
@@ -260,8 +265,6 @@ static void do_batch(struct jf_compaction *compaction, struct jf_compactor *comp
     sweep(compaction, compactor);
     jf_gaps_make_walkable(compactor);
     jf_budget_worked(&compaction->budget, 0, compactor->count);
-    if (compactor->cursor >= jf_region_last(compactor->source))
-        end_source(compaction, compactor);
 }
 
 /* ------------------------------------------------------------------------------------- a call */
@@ -302,6 +305,7 @@ static void collect_threads(struct jf_heap *heap, bool full) {
         jf_thread_leave(self);
     }
     jf_os_mutex_lock(&window->mutex);
+    window->keep_empty = true;
     if (self != NULL)
         retire_sparse(self, heap);
     for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next)
@@ -322,6 +326,7 @@ static void collect_threads(struct jf_heap *heap, bool full) {
     if (self != NULL)
         jf_table_trim(&window->table, &self->entries, full ? SIZE_MAX : 1);
     jf_window_relist_locked(window);
+    window->keep_empty = false;
     jf_os_mutex_unlock(&window->mutex);
 }
 
@@ -362,14 +367,31 @@ static bool purge_arena(struct jf_compaction *compaction) {
     return true;
 }
 
-/* One step with the heap's `compacting` mutex held. False: there is nothing left to do. */
-static bool do_step(struct jf_compaction *compaction, struct jf_compactor *compactor,
-                    uint64_t left_ns) {
-    struct jf_heap *heap = compaction->heap;
-    if (compactor->source != NULL) {
+enum step { STEP_MORE, STEP_UNAFFORDABLE, STEP_DONE };
+
+/* Whether there is time to give a region's memory back. Half of a small budget has to do. */
+static bool affords_giving(const struct jf_budget *budget, uint64_t left_ns) {
+    return left_ns >= GIVE_NS || (budget->total_ns != 0 && left_ns >= budget->total_ns / 2);
+}
+
+static enum step do_source_step(struct jf_compaction *compaction, struct jf_compactor *compactor,
+                                uint64_t left_ns) {
+    if (compactor->cursor < jf_region_last(compactor->source)) {
         do_batch(compaction, compactor, left_ns);
-        return true;
+        return STEP_MORE;
     }
+    if (!affords_giving(&compaction->budget, left_ns))
+        return STEP_UNAFFORDABLE;
+    end_source(compaction, compactor);
+    return STEP_MORE;
+}
+
+/* One step with the heap's `compacting` mutex held. */
+static enum step do_step(struct jf_compaction *compaction, struct jf_compactor *compactor,
+                         uint64_t left_ns) {
+    struct jf_heap *heap = compaction->heap;
+    if (compactor->source != NULL)
+        return do_source_step(compaction, compactor, left_ns);
     if (!compactor->in_cycle)
         begin_cycle(heap, compactor);
     bool more;
@@ -377,9 +399,16 @@ static bool do_step(struct jf_compaction *compaction, struct jf_compactor *compa
     if (region != NULL)
         begin_source(heap, compactor, region);
     if (region != NULL || more)
-        return true;
+        return STEP_MORE;
+    if (compactor->gap_count != 0) {
+        if (!affords_giving(&compaction->budget, left_ns))
+            return STEP_UNAFFORDABLE;
+        compaction->result.bytes_released += jf_gaps_give_one(compactor);
+        return STEP_MORE;
+    }
     finish_cycle(compaction, compactor);
-    return jf_choose_has_listed(heap); /* what the end of the cycle listed again */
+    /* the end of the cycle may have listed some again */
+    return jf_choose_has_listed(heap) ? STEP_MORE : STEP_DONE;
 }
 
 rm_compact_status jf_evacuate(struct jf_compaction *compaction) {
@@ -393,13 +422,12 @@ rm_compact_status jf_evacuate(struct jf_compaction *compaction) {
     while (!jf_choose_retry_stuck(heap, REGIONS_AT_A_TIME))
         if (jf_budget_left(budget) < BATCH_NS_MIN)
             return RM_COMPACT_BUDGET;
-    bool more = true;
-    while (more) {
+    for (enum step step = STEP_MORE; step != STEP_DONE;) {
         uint64_t left = jf_budget_left(budget);
-        if (left < BATCH_NS_MIN)
+        if (left < BATCH_NS_MIN || step == STEP_UNAFFORDABLE)
             return RM_COMPACT_BUDGET;
         jf_os_mutex_lock(&heap->compacting);
-        more = do_step(compaction, compactor, left);
+        step = do_step(compaction, compactor, left);
         jf_os_mutex_unlock(&heap->compacting);
         jf_moved_report(&compaction->moved, heap);
     }

@@ -181,16 +181,19 @@ size_t jf_gaps_add_region(struct jf_heap *heap, struct jf_compactor *compactor,
     return bytes;
 }
 
+size_t jf_gaps_give_one(struct jf_compactor *compactor) {
+    const struct jf_gap *gap = &compactor->gaps[compactor->gap_first];
+    compactor->gap_first = (compactor->gap_first + 1) % JF_GAPS_MAX;
+    compactor->gap_count--;
+    compactor->gap_bytes -= gap->to - gap->from;
+    return jf_region_give_back(gap->region, gap->from + JF_HEADER_SIZE, gap->to);
+}
+
 size_t jf_gaps_finish(struct jf_compactor *compactor) {
     size_t bytes = 0;
     jf_gaps_make_walkable(compactor);
-    while (compactor->gap_count > 0) {
-        const struct jf_gap *gap = &compactor->gaps[compactor->gap_first];
-        bytes += jf_region_give_back(gap->region, gap->from + JF_HEADER_SIZE, gap->to);
-        compactor->gap_first = (compactor->gap_first + 1) % JF_GAPS_MAX;
-        compactor->gap_count--;
-    }
-    compactor->gap_bytes = 0;
+    while (compactor->gap_count > 0)
+        bytes += jf_gaps_give_one(compactor);
     for (unsigned bin = 0; bin < JF_POCKET_BINS; bin++)
         compactor->pockets[bin] = 0;
     compactor->pocket_mask = 0;

@@ -193,7 +193,8 @@ struct jf_window {
     struct jf_thread *threads;
     struct jf_thread
         *fallback; /* for frees when there is no memory for a thread's own; under the mutex */
-    struct jf_region *crossed;      /* pushed by anybody, emptied under the mutex */
+    struct jf_region *crossed; /* pushed by anybody, emptied under the mutex */
+    bool keep_empty; /* under the mutex: empty regions are listed, not given back, for now */
     struct jf_region *free_regions; /* descriptors to reuse */
     struct jf_heap **heaps;         /* by id */
     uint32_t heap_count;            /* ids ever used */

@@ -14,7 +14,8 @@ struct jf_region *jf_region_create(struct jf_heap *heap);
 /* Gives an empty region, in whatever list it is, back to the arena. */
 void jf_region_release(struct jf_region *region);
 
-/* Puts a region into the list of its new state; a LISTED one without a live byte is released. */
+/* Puts a region into the list of its new state; one that nobody has and that has no live byte is
+ * released, unless the window says to keep such for now. */
 void jf_region_set_state(struct jf_region *region, enum jf_region_state state);
 
 /* The bin that a region of this many live bytes belongs to. */
