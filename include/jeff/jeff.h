@@ -80,6 +80,9 @@ enum rm_misuse_kind {
     RM_MISUSE_READ_SECTION,    /* rmread_end or rmderef outside a read section */
     RM_MISUSE_BAD_ARGUMENT,    /* e.g. an alignment that is no power of two */
     RM_MISUSE_HEAP_FAULT,      /* a check found the heap broken (check levels 2 and 3) */
+    RM_MISUSE_DOUBLE_FREE,     /* of a pool's element by its pointer */
+    RM_MISUSE_FOREIGN_POINTER, /* no element of a pool lies there */
+    RM_MISUSE_WRONG_POOL,      /* an element of another pool */
 };
 
 struct rm_misuse {

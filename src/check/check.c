@@ -57,7 +57,8 @@ static bool check_grow(struct jf_inspection *inspection) {
         return false;
     if (!jf_walk_parts(&inspection->hold, check_part, inspection))
         return false;
-    if (whole && (!jf_rule_entry_once(inspection) || !jf_rule_committed_sum(inspection)))
+    if (whole && (!jf_rule_entry_once(inspection) || !jf_rule_committed_sum(inspection) ||
+                  !jf_rule_pool(inspection)))
         return false;
     return jf_rule_arena(inspection);
 }

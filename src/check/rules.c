@@ -22,6 +22,7 @@ static const struct {
     [JF_RULE_ENTRY_FREE] = {"entry-free", "a free entry is linked once and has no locks"},
     [JF_RULE_LARGE_ENTRY] = {"large-entry", "a large block and its entry name each other"},
     [JF_RULE_ARENA] = {"arena", "the arena's own rules hold"},
+    [JF_RULE_POOL] = {"pool", "a pool's blocks count their elements rightly"},
     [JF_RULE_TABLE_PAGE] = {"table-page", "a table page counts its used entries rightly"},
 };
 
@@ -102,6 +103,10 @@ static enum naming look_in_window(const struct jf_heap *heap, uintptr_t payload,
         const struct jf_large *large = chunk.owner;
         bool named = large->heap != heap || (large->address == payload && large->index == index);
         return named ? ELSEWHERE : NOT_NAMED;
+    }
+    if (chunk.kind == JF_CHUNK_POOL) {
+        const struct jf_pool_ops *ops = heap->u.grow.window->pool_ops;
+        return ops->names(chunk.owner, payload, index) ? ELSEWHERE : NOT_NAMED;
     }
     if (chunk.kind != JF_CHUNK_REGION)
         return NOT_NAMED;

@@ -21,6 +21,7 @@ enum jf_rule {
     JF_RULE_LARGE_ENTRY,
     JF_RULE_ARENA,
     JF_RULE_TABLE_PAGE,
+    JF_RULE_POOL,
     JF_RULES
 };
 
@@ -84,6 +85,7 @@ bool jf_rule_table_free(struct jf_inspection *inspection);    /* 11 */
 bool jf_rule_large_entry(struct jf_inspection *inspection);   /* 12 */
 bool jf_rule_arena(struct jf_inspection *inspection);         /* 13 */
 bool jf_rule_table_page(struct jf_inspection *inspection);    /* 14 */
+bool jf_rule_pool(struct jf_inspection *inspection);          /* 15 */
 
 /* --- rules_fixed.c */
 

@@ -45,7 +45,7 @@ bool jf_rule_page_map(struct jf_inspection *inspection, const struct jf_part *pa
 
 bool jf_rule_committed_sum(struct jf_inspection *inspection) {
     const struct jf_grow *grow = &inspection->heap->u.grow;
-    size_t sum = inspection->committed;
+    size_t sum = inspection->committed + (size_t)jf_word_load(&grow->pool_bytes);
     for (const struct jf_large *large = grow->large; large != NULL; large = large->next)
         sum += large->committed;
     return jf_word_load(&grow->committed) == sum ||
@@ -212,6 +212,16 @@ bool jf_rule_large_entry(struct jf_inspection *inspection) {
 }
 
 /* ------------------------------------------------------------------------------------- 13 */
+
+bool jf_rule_pool(struct jf_inspection *inspection) {
+    const struct jf_pool_ops *ops = window_of(inspection)->pool_ops;
+    const char *text = ops != NULL ? ops->check(inspection->heap) : NULL;
+    if (text == NULL)
+        return true;
+    jf_rule_broken(inspection, JF_RULE_POOL, 0, 0);
+    inspection->fault.text = text;
+    return false;
+}
 
 bool jf_rule_arena(struct jf_inspection *inspection) {
     const char *text = jf_arena_check(window_of(inspection)->arena);

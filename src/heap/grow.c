@@ -135,7 +135,7 @@ struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload) {
         return id < window->heap_count ? window->heaps[id] : NULL;
     }
     struct jf_chunk chunk = jf_arena_find(window->arena, payload);
-    if (chunk.kind == JF_CHUNK_REGION)
+    if (chunk.kind == JF_CHUNK_REGION || chunk.kind == JF_CHUNK_POOL)
         return ((struct jf_region *)chunk.owner)->heap;
     if (chunk.kind == JF_CHUNK_LARGE)
         return ((struct jf_large *)chunk.owner)->heap;
@@ -144,13 +144,13 @@ struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload) {
 
 /* ------------------------------------------------------------------------------------- room */
 
-/* The densest region that has a quarter dead and has not been swept, for such blocks, in vain. Those that
- * were swept for all blocks are at the lists' ends. */
+/* The sparsest region that has not been swept, for such blocks, since a quarter of it died. Those that were
+ * swept for all blocks are at the lists' ends. */
 static struct jf_region *adoptable(const struct jf_grow *grow, bool overflow) {
     uint64_t candidates = grow->bin_mask & (((uint64_t)1 << (ADOPT_BIN_MAX + 1)) - 1);
     unsigned unwanted = overflow ? JF_SWEPT | JF_SWEPT_OVERFLOW : JF_SWEPT;
     while (candidates != 0) {
-        unsigned bin = jf_bits_log2(candidates);
+        unsigned bin = jf_bits_lowest(candidates);
         struct jf_region *region = grow->bins[bin];
         for (unsigned i = 0; i < ADOPT_LOOKS_MAX && region != NULL; i++, region = region->next)
             if ((region->swept & unwanted) == 0)
@@ -213,8 +213,10 @@ static bool change_region(struct jf_heap *heap, struct jf_local *local, bool ove
     if (old != NULL) {
         jf_local_close(local);
         local->region = NULL;
-        if (local->adopted)
+        if (local->adopted) {
             old->swept |= overflow ? JF_SWEPT_OVERFLOW : JF_SWEPT;
+            old->swept_live = (uint32_t)jf_region_live_bytes(old);
+        }
         jf_region_set_state(old, JF_REGION_LISTED);
     }
     return take_region(heap, local, overflow, fresh);

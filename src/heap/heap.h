@@ -19,7 +19,7 @@
  *   region.live     = strides of blocks not yet accounted as freed + bytes claimed by the owner
  *   region.pages    = pages that may hold memory; every page with a live block, a header or bytes
  *                     claimed by the owner is in it
- *   heap.committed  = sum of pages of its regions + pages of its large blocks
+ *   heap.committed  = sum of pages of its regions + pages of its large blocks + pool_bytes
  *
  * Rules (numbers as reported by rmcheck; check/rules.c has one function for each):
  *    1 header-chain    strides lead from the first header of a region exactly to its end
@@ -36,6 +36,7 @@
  *   12 large-entry     a large block's descriptor and its entry name each other
  *   13 arena           the arena's own rules hold
  *   14 table-page      a table page's count of used entries is right
+ *   15 pool            a pool's blocks count their elements rightly
  */
 #ifndef JEFF_HEAP_HEAP_H
 #define JEFF_HEAP_HEAP_H
@@ -65,6 +66,9 @@ struct jf_heap;
 struct jf_thread;
 struct jf_readers;
 struct rm_reader;
+struct jf_pool;
+struct jf_pool_block;
+struct jf_pool_cache;
 
 /* ------------------------------------------------------------------------------------- options */
 
@@ -112,7 +116,8 @@ struct jf_region {
     enum jf_region_state state;
     unsigned bin;
     bool starved;  /* when it was walked last there was no room to move a block to */
-    uint8_t swept; /* JF_SWEPT_..: bumped into all over since its density fell into this bin */
+    uint8_t swept; /* JF_SWEPT..: bumped into all over, and not a quarter of it has died since */
+    uint32_t swept_live;               /* bytes live then */
     struct jf_region *next, *previous; /* list of its state; under the window's mutex */
     uint32_t settled_live;             /* bytes live when it was settled */
     uint32_t witness;                  /* index of an entry that was locked then; 0 = none */
@@ -180,9 +185,24 @@ struct jf_thread {
     uint32_t activity;           /* raised at every slow call */
     uint32_t activity_seen;      /* by the last compaction */
     uint32_t ring[JF_RING_SIZE]; /* indexes of PENDING entries */
+    uint32_t pool_cache_count;   /* how many there is room for: of pools with a smaller id */
+    struct jf_pool_cache *
+        *pool_caches; /* free elements at hand, by the pool's id; NULL: none yet */
 };
 
 /* ------------------------------------------------------------------------------------- window */
+
+/* What the heap has to know of pools, which lie above it. A pool's block is a chunk of kind JF_CHUNK_POOL whose
+ * owner begins with a struct jf_region of state JF_REGION_POOL: heap, start and end are set. Elements behind
+ * handles have entries like blocks, and no header. */
+struct jf_pool_ops {
+    /* The element was freed by its handle, and its entry is about to be; any thread, takes no mutex. */
+    void (*freed)(struct jf_region *block, uintptr_t payload);
+    /* Whether the element there says that it belongs to this entry. */
+    bool (*names)(const struct jf_region *block, uintptr_t payload, uint32_t index);
+    /* Rule 15 for the heap's pools; NULL when it holds, else what is wrong. The window's mutex is held. */
+    const char *(*check)(const struct jf_heap *heap);
+};
 
 /* What all growing heaps share. */
 struct jf_window {
@@ -195,10 +215,13 @@ struct jf_window {
         *fallback; /* for frees when there is no memory for a thread's own; under the mutex */
     struct jf_region *crossed; /* pushed by anybody, emptied under the mutex */
     bool keep_empty; /* under the mutex: empty regions are listed, not given back, for now */
-    struct jf_region *free_regions; /* descriptors to reuse */
-    struct jf_heap **heaps;         /* by id */
-    uint32_t heap_count;            /* ids ever used */
-    uint32_t heap_max;              /* ids there is room for */
+    struct jf_region *free_regions;     /* descriptors to reuse */
+    struct jf_heap **heaps;             /* by id */
+    uint32_t heap_count;                /* ids ever used */
+    uint32_t heap_max;                  /* ids there is room for */
+    const struct jf_pool_ops *pool_ops; /* NULL until the first pool is made */
+    struct jf_pool *pools;              /* of all heaps */
+    struct jf_pool_block *pool_blocks;  /* descriptors to reuse */
     bool fence_all; /* the system has a fence on all threads; else threads fence themselves */
 };
 
@@ -233,6 +256,7 @@ struct jf_grow {
     jf_word large_bytes;
     jf_word committed; /* bytes, atomic */
     jf_word peak_committed;
+    jf_word pool_bytes; /* what of committed the pools have; atomic */
 };
 
 /* How far the dropping of unused entries at the table's end has come (fixed heaps). */

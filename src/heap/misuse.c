@@ -19,6 +19,10 @@ static const char *what(enum rm_misuse_kind kind) {
         return "read section";
     case RM_MISUSE_BAD_ARGUMENT:
         return "bad argument";
+    case RM_MISUSE_DOUBLE_FREE:
+    case RM_MISUSE_FOREIGN_POINTER:
+    case RM_MISUSE_WRONG_POOL:
+        return "element";
     default:
         return "handle";
     }
@@ -40,6 +44,12 @@ static const char *why(enum rm_misuse_kind kind) {
         return "too many locks at a time";
     case RM_MISUSE_READ_SECTION:
         return "none is open";
+    case RM_MISUSE_DOUBLE_FREE:
+        return "it was freed before";
+    case RM_MISUSE_FOREIGN_POINTER:
+        return "no element of a pool lies there";
+    case RM_MISUSE_WRONG_POOL:
+        return "it belongs to another pool";
     default:
         return NULL;
     }

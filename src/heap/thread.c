@@ -110,15 +110,28 @@ static void settle_tally(struct jf_thread *thread, struct tally *tally) {
     tally->bytes = tally->blocks = 0;
 }
 
+/* A pool's element has no header. */
+static void drain_element(struct jf_thread *thread, struct jf_region *block, uintptr_t payload,
+                          uint32_t index) {
+    bool retire = block->heap->options.retire;
+    thread->window->pool_ops->freed(block, payload);
+    jf_table_push(thread->table, &thread->entries, index, retire);
+}
+
 static void drain_one(struct jf_thread *thread, uint32_t i, struct tally *tally) {
     uintptr_t payload = ring_payload(thread, i);
     uintptr_t at = payload - JF_HEADER_SIZE;
-    jf_word header = jf_header_load(at);
-    size_t stride = jf_header_stride(header);
     if (tally->region == NULL || at - tally->region->start >= JF_REGION_SIZE) {
         settle_tally(thread, tally);
         tally->region = jf_arena_owner(thread->window->arena, at);
+        if (tally->region->state == JF_REGION_POOL) {
+            drain_element(thread, tally->region, payload, thread->ring[i]);
+            tally->region = NULL;
+            return;
+        }
     }
+    jf_word header = jf_header_load(at);
+    size_t stride = jf_header_stride(header);
     struct jf_heap *heap = tally->region->heap;
     struct jf_local *local = jf_thread_local(thread, heap, false);
     if (local != NULL && local->bump == at + stride && local->region == tally->region) {
