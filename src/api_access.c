@@ -232,7 +232,9 @@ static void settle(const struct jf_home *home) {
         jf_api_follow_table(home->fixed);
         jf_os_mutex_unlock(&home->fixed->mutex);
     } else if (JF_HAS_GROWING) {
+        struct jf_thread *thread = jf_thread_begin_change(jf_api.window);
         jf_grow_settle_long(jf_api.window, home->index, &jf_api.readers, jf_api_reader());
+        jf_thread_end_change(thread);
     }
 }
 

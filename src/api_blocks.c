@@ -48,9 +48,12 @@ static void compact_all(struct jf_heap *heap) {
 }
 
 static bool purge_one(struct jf_heap *heap, unsigned priority) {
-    if (!heap->fixed)
-        return JF_HAS_GROWING &&
-               jf_grow_purge_one(heap, priority, &jf_api.readers, jf_api_reader());
+    if (JF_HAS_GROWING && !heap->fixed) {
+        struct jf_thread *thread = jf_thread_begin_change(jf_api.window);
+        bool emptied = jf_grow_purge_one(heap, priority, &jf_api.readers, jf_api_reader());
+        jf_thread_end_change(thread);
+        return emptied;
+    }
     jf_os_mutex_lock(&heap->mutex);
     bool purged = jf_fixed_purge_one(heap, priority, &jf_api.readers, jf_api_reader());
     jf_os_mutex_unlock(&heap->mutex);
@@ -256,10 +259,14 @@ static enum jf_access free_fixed(const struct jf_home *home, rmhandle_t handle) 
 }
 
 static inline enum jf_access free_growing(const struct jf_home *home, rmhandle_t handle) {
+    if (!JF_HAS_GROWING)
+        return JF_ACCESS_STALE;
     jf_word word;
+    struct jf_thread *thread = jf_thread_begin_change(jf_api.window);
     enum jf_access access = jf_access_free(home->space, home->index, handle, &word);
-    if (JF_HAS_GROWING && RM_LIKELY(access == JF_ACCESS_OK))
+    if (RM_LIKELY(access == JF_ACCESS_OK))
         jf_grow_freed(jf_api.window, home->index, word);
+    jf_thread_end_change(thread);
     return access;
 }
 
@@ -325,10 +332,15 @@ static enum jf_api_resized resize_claimed(const struct jf_home *home, rmhandle_t
 static enum jf_api_resized try_resize(const struct jf_home *home, rmhandle_t handle,
                                       const struct jf_api_resizing *resizing,
                                       struct jf_heap **ret_heap) {
-    if (home->fixed == NULL)
-        return resize_claimed(home, handle, resizing, ret_heap);
+    enum jf_api_resized outcome;
+    if (JF_HAS_GROWING && home->fixed == NULL) {
+        struct jf_thread *thread = jf_thread_begin_change(jf_api.window);
+        outcome = resize_claimed(home, handle, resizing, ret_heap);
+        jf_thread_end_change(thread);
+        return outcome;
+    }
     jf_os_mutex_lock(&home->fixed->mutex);
-    enum jf_api_resized outcome = resize_claimed(home, handle, resizing, ret_heap);
+    outcome = resize_claimed(home, handle, resizing, ret_heap);
     jf_api_follow_table(home->fixed);
     jf_os_mutex_unlock(&home->fixed->mutex);
     return outcome;

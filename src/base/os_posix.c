@@ -292,9 +292,8 @@ enum { EXIT_CALLBACKS_MAX = 4 };
 static struct {
     pthread_once_t once;
     pthread_key_t key;
-    pthread_mutex_t mutex;
     void (*callbacks[EXIT_CALLBACKS_MAX])(void);
-} thread_exit = {.once = PTHREAD_ONCE_INIT, .mutex = PTHREAD_MUTEX_INITIALIZER};
+} thread_exit = {.once = PTHREAD_ONCE_INIT};
 
 static void run_exit_callbacks(void *unused) {
     (void)unused;
@@ -311,13 +310,14 @@ static void make_exit_key(void) {
 
 void jf_os_at_thread_exit(void (*callback)(void)) {
     pthread_once(&thread_exit.once, make_exit_key);
-    pthread_mutex_lock(&thread_exit.mutex);
-    unsigned i = 0;
-    while (i < EXIT_CALLBACKS_MAX - 1 && thread_exit.callbacks[i] != NULL &&
-           thread_exit.callbacks[i] != callback)
-        i++;
-    __atomic_store_n(&thread_exit.callbacks[i], callback, __ATOMIC_RELEASE);
-    pthread_mutex_unlock(&thread_exit.mutex);
+    /* Without a mutex: a child process must not find it held by a thread that it does not have. */
+    for (unsigned i = 0; i < EXIT_CALLBACKS_MAX; i++) {
+        void (*found)(void) = NULL;
+        if (__atomic_compare_exchange_n(&thread_exit.callbacks[i], &found, callback, false,
+                                        __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) ||
+            found == callback)
+            break;
+    }
     /* any value but NULL has the destructor called */
     pthread_setspecific(thread_exit.key, &thread_exit);
 }

@@ -348,8 +348,12 @@ rmhandle_t jf_grow_malloc(struct jf_heap *heap, size_t size, unsigned align_log2
     size_t stride;
     if (thread == NULL || !jf_block_stride(size, &stride))
         return NULL;
-    if (needs_chunk(stride, align_log2))
-        return malloc_large(thread, heap, size, align_log2, zero);
+    if (needs_chunk(stride, align_log2)) {
+        jf_thread_begin_change(thread->window);
+        rmhandle_t handle = malloc_large(thread, heap, size, align_log2, zero);
+        jf_thread_end_change(thread);
+        return handle;
+    }
     uintptr_t at = jf_grow_place(thread, heap, stride, align_log2);
     if (at == 0)
         return NULL;

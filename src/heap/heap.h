@@ -171,6 +171,7 @@ struct jf_local {
 struct jf_thread {
     uint32_t inside;
     uint32_t closed;
+    uint32_t changing; /* 1 between jf_thread_begin_change and jf_thread_end_change */
     uint32_t ring_count;
     uint32_t local_count; /* how many locals there are: heaps with a smaller id have one */
     struct jf_local
@@ -213,6 +214,7 @@ struct jf_window {
     struct jf_thread *threads;
     struct jf_thread
         *fallback; /* for frees when there is no memory for a thread's own; under the mutex */
+<<<<<<< Updated upstream
     struct jf_region *crossed; /* pushed by anybody, emptied under the mutex */
     bool keep_empty; /* under the mutex: empty regions are listed, not given back, for now */
     struct jf_region *free_regions;     /* descriptors to reuse */
@@ -222,6 +224,14 @@ struct jf_window {
     const struct jf_pool_ops *pool_ops; /* NULL until the first pool is made */
     struct jf_pool *pools;              /* of all heaps */
     struct jf_pool_block *pool_blocks;  /* descriptors to reuse */
+=======
+    struct jf_region *crossed;      /* pushed by anybody, emptied under the mutex */
+    struct jf_region *free_regions; /* descriptors to reuse */
+    struct jf_heap **heaps;         /* by id */
+    uint32_t heap_count;            /* ids ever used */
+    uint32_t heap_max;              /* ids there is room for */
+    uint32_t forking; /* nobody may begin a change */
+>>>>>>> Stashed changes
     bool fence_all; /* the system has a fence on all threads; else threads fence themselves */
 };
 
@@ -451,6 +461,12 @@ static inline bool jf_thread_outside(const struct jf_thread *thread) {
 /* Lets the calling thread take the fast path (heap/fast.h) for this heap; and forbids it to all threads. */
 void jf_thread_allow_fast(struct jf_thread *thread, const struct jf_heap *heap);
 void jf_window_forbid_fast(struct jf_window *window);
+
+/* Brackets what a fork must not cut in two, so that the child finds no entry RESIZING and no large block
+ * without an entry. Waits while a fork is under way. Not to be nested; no mutex held. NULL when there is no
+ * memory for the thread's state: then nothing keeps a fork away. */
+struct jf_thread *jf_thread_begin_change(struct jf_window *window);
+void jf_thread_end_change(struct jf_thread *thread);
 
 /* The calling thread's state if it has one. */
 struct jf_thread *jf_thread_self(void);

@@ -81,6 +81,27 @@ void jf_thread_enter_slow(struct jf_thread *thread) {
     } while (__atomic_load_n(&thread->closed, __ATOMIC_ACQUIRE) != 0);
 }
 
+struct jf_thread *jf_thread_begin_change(struct jf_window *window) {
+    struct jf_thread *thread = jf_thread_get(window);
+    while (thread != NULL) {
+        __atomic_store_n(&thread->changing, 1, __ATOMIC_RELAXED);
+        if (!window->fence_all)
+            jf_fence();
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&window->forking, __ATOMIC_ACQUIRE) == 0)
+            break;
+        jf_thread_end_change(thread);
+        jf_os_mutex_lock(&window->mutex);
+        jf_os_mutex_unlock(&window->mutex);
+    }
+    return thread;
+}
+
+void jf_thread_end_change(struct jf_thread *thread) {
+    if (thread != NULL)
+        __atomic_store_n(&thread->changing, 0, __ATOMIC_RELEASE);
+}
+
 void jf_thread_allow_fast(struct jf_thread *thread, const struct jf_heap *heap) {
     __atomic_store_n(&thread->fast_local, jf_thread_local(thread, heap, false), __ATOMIC_RELAXED);
 }
@@ -214,8 +235,25 @@ void jf_thread_exit(void) {
     jf_thread_root = NULL;
 }
 
+static bool any_changing(const struct jf_window *window) {
+    for (const struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next)
+        if (__atomic_load_n(&thread->changing, __ATOMIC_ACQUIRE) != 0)
+            return true;
+    return false;
+}
+
 void jf_thread_fork_prepare(struct jf_window *window) {
+    __atomic_store_n(&window->forking, 1, __ATOMIC_RELAXED);
+    jf_fence();
+    if (window->fence_all)
+        jf_os_fence_all();
     jf_os_mutex_lock(&window->mutex);
+    while (any_changing(window)) {
+        /* they may need the mutex to come to an end */
+        jf_os_mutex_unlock(&window->mutex);
+        jf_os_yield();
+        jf_os_mutex_lock(&window->mutex);
+    }
     jf_thread_close_others(window);
     for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next)
         while (thread != jf_thread_root && !jf_thread_outside(thread))
@@ -223,12 +261,14 @@ void jf_thread_fork_prepare(struct jf_window *window) {
 }
 
 void jf_thread_fork_parent(struct jf_window *window) {
+    __atomic_store_n(&window->forking, 0, __ATOMIC_RELEASE);
     jf_thread_open_others(window);
     jf_os_mutex_unlock(&window->mutex);
 }
 
 void jf_thread_fork_child(struct jf_window *window) {
     jf_os_mutex_init(&window->mutex);
+    window->forking = 0;
     jf_thread_open_others(window);
     /* the other threads are gone; what they had is there for the threads that the child begins */
     for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next) {
