@@ -166,7 +166,8 @@ TEST(ReadersPromise, NobodyUsesWhatWasMarkedBefore) {
             __atomic_store_n(&reader.sequence, reader.sequence | 1, __ATOMIC_RELAXED);
             __atomic_signal_fence(__ATOMIC_SEQ_CST);
             if (__atomic_load_n(&marked, __ATOMIC_ACQUIRE) == 0) {
-                __atomic_store_n(&in_use, 1, __ATOMIC_RELAXED);
+                for (int use = 0; use < 50; use++)
+                    __atomic_store_n(&in_use, 1, __ATOMIC_RELAXED);
                 __atomic_store_n(&in_use, 0, __ATOMIC_RELAXED);
             }
             __atomic_signal_fence(__ATOMIC_SEQ_CST);
@@ -177,7 +178,7 @@ TEST(ReadersPromise, NobodyUsesWhatWasMarkedBefore) {
         std::this_thread::yield();
     int yes = 0;
     uint32_t used = 0;
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 50000; i++) {
         __atomic_store_n(&marked, 1, __ATOMIC_SEQ_CST);
         if (jf_readers_quiet(&readers, nullptr, true)) {
             yes++;
