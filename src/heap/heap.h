@@ -214,7 +214,6 @@ struct jf_window {
     struct jf_thread *threads;
     struct jf_thread
         *fallback; /* for frees when there is no memory for a thread's own; under the mutex */
-<<<<<<< Updated upstream
     struct jf_region *crossed; /* pushed by anybody, emptied under the mutex */
     bool keep_empty; /* under the mutex: empty regions are listed, not given back, for now */
     struct jf_region *free_regions;     /* descriptors to reuse */
@@ -224,14 +223,7 @@ struct jf_window {
     const struct jf_pool_ops *pool_ops; /* NULL until the first pool is made */
     struct jf_pool *pools;              /* of all heaps */
     struct jf_pool_block *pool_blocks;  /* descriptors to reuse */
-=======
-    struct jf_region *crossed;      /* pushed by anybody, emptied under the mutex */
-    struct jf_region *free_regions; /* descriptors to reuse */
-    struct jf_heap **heaps;         /* by id */
-    uint32_t heap_count;            /* ids ever used */
-    uint32_t heap_max;              /* ids there is room for */
-    uint32_t forking; /* nobody may begin a change */
->>>>>>> Stashed changes
+    uint32_t forking;                   /* nobody may begin a change */
     bool fence_all; /* the system has a fence on all threads; else threads fence themselves */
 };
 
