@@ -275,6 +275,8 @@ void jf_thread_fork_child(struct jf_window *window) {
         if (thread == jf_thread_root || !thread->in_use)
             continue;
         thread->in_use = false;
+        /* it may have stood just before the look that would have sent it back */
+        thread->inside = thread->changing = 0;
         jf_thread_drain(thread);
         jf_thread_retire(thread, NULL);
     }
