@@ -40,7 +40,7 @@ static void gather(struct jf_heap *heap, struct jf_compactor *compactor, unsigne
         uintptr_t ahead = at + PREFETCH_AHEAD < last ? at + PREFETCH_AHEAD : last;
         for (; fetched < ahead; fetched += PREFETCH_LINE)
             __builtin_prefetch((const void *)fetched);
-        if (!jf_block_step(at, &step))
+        if (!jf_region_step(at, &step))
             break;
         if (!step.hole) {
             __builtin_prefetch(jf_space_entry(space_of(heap), jf_header_index(step.header)), 1);

@@ -46,13 +46,22 @@ static inline rmhandle_t jf_fast_malloc(size_t size) {
     uintptr_t at = local->bump;
     struct jf_table_page *page = thread->entries.page;
     uint32_t index = page != NULL ? page->free : 0;
+    bool carve = false;
+    if (!RM_LIKELY(index != 0) && page != NULL && page->carved < JF_TABLE_PAGE_ENTRIES &&
+        page->floor == 0) {
+        index = jf_table_page_first(thread->table, page) + page->carved;
+        carve = true;
+    }
     if (!RM_LIKELY(at + stride <= local->limit && index != 0 && index < JF_FAST(entries))) {
         jf_thread_leave(thread);
         return NULL;
     }
     jf_word *entry = (jf_word *)JF_FAST(table) + index;
     jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED);
-    page->free = jf_entry_link(word);
+    if (RM_LIKELY(!carve))
+        page->free = jf_entry_link(word);
+    else
+        page->carved++;
     page->used++;
     local->bump = at + stride;
     local->blocks++;

@@ -169,7 +169,7 @@ static bool take_region(struct jf_heap *heap, struct jf_local *local, bool overf
         jf_region_set_state(region, JF_REGION_OWNED);
         first = jf_region_first(region);
         jf_local_open(local, region, first, first);
-        local->sweep = first;
+        local->sweep = local->fetched = first;
         return true;
     }
     region = jf_region_create(heap);

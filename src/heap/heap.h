@@ -163,6 +163,7 @@ struct jf_local {
     struct jf_region *region; /* NULL: none, and bump = limit = 0 */
     uint32_t blocks;          /* blocks bumped, not yet added to region.live */
     uintptr_t sweep;          /* next header to look at for a hole; 0: the region is swept */
+    uintptr_t fetched;        /* lines before this address have been prefetched for the sweep */
     bool adopted;             /* the region was not fresh */
 };
 

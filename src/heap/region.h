@@ -50,6 +50,17 @@ size_t jf_region_give_back(struct jf_region *region, uintptr_t from, uintptr_t t
 /* Bytes of marked pages. */
 size_t jf_region_committed(const struct jf_region *region);
 
+/* As jf_block_step, in a region, where nothing is too large for its header. */
+static inline bool jf_region_step(uintptr_t at, struct jf_step *ret_step) {
+    jf_word header = jf_header_load(at);
+    ret_step->at = at;
+    ret_step->header = header;
+    ret_step->payload = at + JF_HEADER_SIZE;
+    ret_step->hole = !jf_header_is_block(header);
+    ret_step->stride = jf_header_stride(header);
+    return ret_step->stride != 0 && jf_header_kind(header) != JF_KIND_BAD;
+}
+
 /* --- Holes to bump into. The local's thread is inside, or the window's mutex guards the local. */
 
 /* Takes up a region with the hole [from, to). */
