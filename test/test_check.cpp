@@ -233,6 +233,10 @@ TEST_F(CheckGrowing, Rule9RegionInTheWrongBin) {
         Broken mask(heap.grow().bin_mask, uint64_t{0});
         expect_fault(heap, 9, "list-place");
     }
+    {
+        Broken end(heap.grow().bin_ends[region->bin], static_cast<jf_region *>(nullptr));
+        expect_fault(heap, 9, "list-place");
+    }
     Broken previous(region->previous, region);
     expect_fault(heap, 9, "list-place");
 }

@@ -79,6 +79,7 @@ static bool in_right_list(const struct jf_region *region, enum jf_region_state s
 /* Adds the list's length to *count. A circle would fail at its start, whose `previous` is another. */
 static bool check_list(struct jf_inspection *inspection, const struct jf_region *first,
                        enum jf_region_state state, unsigned bin, size_t *count) {
+    const struct jf_grow *grow = &inspection->heap->u.grow;
     const struct jf_region *previous = NULL;
     for (const struct jf_region *region = first; region != NULL; region = region->next) {
         if (!is_region(inspection, region))
@@ -88,7 +89,8 @@ static bool check_list(struct jf_inspection *inspection, const struct jf_region 
         previous = region;
         (*count)++;
     }
-    return true;
+    return state != JF_REGION_LISTED || grow->bin_ends[bin] == previous ||
+           jf_rule_broken(inspection, JF_RULE_LIST_PLACE, 0, 0);
 }
 
 bool jf_rule_list_place(struct jf_inspection *inspection) {
@@ -213,16 +215,6 @@ bool jf_rule_large_entry(struct jf_inspection *inspection) {
 
 /* ------------------------------------------------------------------------------------- 13 */
 
-bool jf_rule_pool(struct jf_inspection *inspection) {
-    const struct jf_pool_ops *ops = window_of(inspection)->pool_ops;
-    const char *text = ops != NULL ? ops->check(inspection->heap) : NULL;
-    if (text == NULL)
-        return true;
-    jf_rule_broken(inspection, JF_RULE_POOL, 0, 0);
-    inspection->fault.text = text;
-    return false;
-}
-
 bool jf_rule_arena(struct jf_inspection *inspection) {
     const char *text = jf_arena_check(window_of(inspection)->arena);
     if (text == NULL)
@@ -248,4 +240,16 @@ bool jf_rule_table_page(struct jf_inspection *inspection) {
             return jf_rule_broken(inspection, JF_RULE_TABLE_PAGE, 0, (uintptr_t)page);
     }
     return true;
+}
+
+/* ------------------------------------------------------------------------------------- 15 */
+
+bool jf_rule_pool(struct jf_inspection *inspection) {
+    const struct jf_pool_ops *ops = window_of(inspection)->pool_ops;
+    const char *text = ops != NULL ? ops->check(inspection->heap) : NULL;
+    if (text == NULL)
+        return true;
+    jf_rule_broken(inspection, JF_RULE_POOL, 0, 0);
+    inspection->fault.text = text;
+    return false;
 }

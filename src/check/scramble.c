@@ -170,6 +170,14 @@ struct trade {
     uint32_t partner_index;
 };
 
+/* Elements of pools have entries too, but places only among their own kind. */
+static bool is_block_of(const struct jf_heap *heap, uintptr_t payload) {
+    struct jf_chunk chunk = jf_arena_find(heap->u.grow.window->arena, payload);
+    if (chunk.kind == JF_CHUNK_REGION)
+        return ((const struct jf_region *)chunk.owner)->heap == heap;
+    return chunk.kind == JF_CHUNK_LARGE && ((const struct jf_large *)chunk.owner)->heap == heap;
+}
+
 /* Whether the entry is that of an unlocked block of the heap; marks it. The region of a live block is
  * not freed, but that of a block that another thread frees or moves meanwhile may be; then the mark
  * fails, for the word has changed. */
@@ -178,7 +186,7 @@ static bool mark_one(struct scrambling *scrambling, uint32_t index, struct trade
     jf_word *entry = jf_space_entry(heap->space, index);
     jf_word word = jf_word_load(entry);
     if (jf_entry_state(word) != JF_ENTRY_LIVE || jf_entry_count(word) != 0 ||
-        jf_grow_heap_at(heap->u.grow.window, jf_space_address(heap->space, word)) != heap)
+        !is_block_of(heap, jf_space_address(heap->space, word)))
         return false;
     ret_trade->index = index;
     ret_trade->word = word | JF_ENTRY_MOVING_BIT;
