@@ -402,8 +402,10 @@ static struct jf_heap *create_fixed(void *buffer, size_t size, const struct jf_o
 
 static void destroy(struct jf_heap *heap) {
     if (!heap->fixed) {
-        if (JF_HAS_GROWING)
+        if (JF_HAS_GROWING) {
+            jf_pool_drop_all(heap);
             jf_grow_destroy(heap);
+        }
         return;
     }
     if (heap->is_default && jf_api.fast_owner == JF_FAST_FIXED)

@@ -9,6 +9,7 @@
 #include "handle/readers.h"
 #include "heap/heap.h"
 #include "heap/misuse.h"
+#include "collections/pool.h"
 
 enum { JF_FIXED_MAX = sizeof(uintptr_t) == 8 ? 256 : 16 }; /* fixed heaps at a time */
 
@@ -117,8 +118,23 @@ struct jf_api_resizing {
     bool in_need;       /* compact, purge and ask the program when there is no memory */
     const char *call;
 };
-enum jf_api_resized { JF_API_RESIZED, JF_API_NO_ROOM, JF_API_LOCKED, JF_API_STALE };
+/* ELEMENT: a pool's, which have one size; errno EINVAL. */
+enum jf_api_resized {
+    JF_API_RESIZED,
+    JF_API_NO_ROOM,
+    JF_API_LOCKED,
+    JF_API_STALE,
+    JF_API_ELEMENT,
+};
 enum jf_api_resized jf_api_resize(rmhandle_t handle, const struct jf_api_resizing *resizing);
+
+/* What rmfree does, for the public call of that name. `handle` is not NULL. */
+void jf_api_free(rmhandle_t handle, const char *call);
+
+/* The pool's block that holds a payload address; NULL when none does. And whether the entry is of a pool's
+ * element. */
+struct jf_region *jf_api_pool_at(const struct jf_home *home, uintptr_t payload);
+bool jf_api_is_element(const struct jf_home *home);
 
 /* Bytes asked for in the block with this payload, which cannot move now. */
 size_t jf_api_size_at(const struct jf_home *home, uintptr_t payload);

@@ -86,17 +86,6 @@ static const void *pool_of(const struct jf_home *home) {
     return home->fixed != NULL ? (const void *)home->fixed : (const void *)home->space;
 }
 
-/* Bytes asked for in a block that cannot move now. */
-static size_t marked_size(const struct jf_home *home, uintptr_t payload) {
-    struct jf_step step;
-    struct jf_large *large = home->fixed == NULL && JF_HAS_GROWING
-                                 ? jf_grow_large_at(jf_api_window(), payload)
-                                 : NULL;
-    if (large != NULL)
-        return large->size;
-    return jf_block_step_of(payload, &step) ? jf_step_size(&step) : 0;
-}
-
 static unsigned count_of(const struct jf_home *home) {
     return jf_entry_count(jf_word_load(jf_space_entry(home->space, home->index)));
 }
@@ -110,7 +99,7 @@ static enum jf_access marked_lock(const struct jf_home *home, rmhandle_t handle,
                                                false, ret_pointer);
         if (access == JF_ACCESS_OK && count_of(home) == 1) {
             uintptr_t payload = (uintptr_t)*ret_pointer;
-            jf_mark_locked(pool_of(home), payload, marked_size(home, payload));
+            jf_mark_locked(pool_of(home), payload, jf_api_size_at(home, payload));
         }
         jf_mark_leave();
         if (access != JF_ACCESS_WOULD_WAIT || !may_wait)
@@ -126,7 +115,7 @@ static enum jf_access marked_unlock(const struct jf_home *home, rmhandle_t handl
     if (count_of(home) == 1 &&
         jf_access_peek(home->space, home->index, handle, &pointer) == JF_ACCESS_OK)
         jf_mark_unlocked(pool_of(home), (uintptr_t)pointer,
-                         marked_size(home, (uintptr_t)pointer));
+                         jf_api_size_at(home, (uintptr_t)pointer));
     enum jf_access access = jf_access_unlock(home->space, home->index, handle);
     jf_mark_leave();
     return access;
@@ -134,7 +123,7 @@ static enum jf_access marked_unlock(const struct jf_home *home, rmhandle_t handl
 
 static void mark_weak(const struct jf_home *home, const void *pointer) {
     if (JF_MARK_ACTIVE)
-        jf_mark_weak((uintptr_t)pointer, marked_size(home, (uintptr_t)pointer));
+        jf_mark_weak((uintptr_t)pointer, jf_api_size_at(home, (uintptr_t)pointer));
 }
 
 void jf_api_remark(const struct jf_home *home, size_t old_size) {
@@ -145,7 +134,7 @@ void jf_api_remark(const struct jf_home *home, size_t old_size) {
     if (jf_entry_count(word) != 0) {
         uintptr_t payload = jf_space_address(home->space, word);
         jf_mark_unlocked(pool_of(home), payload, old_size);
-        jf_mark_locked(pool_of(home), payload, marked_size(home, payload));
+        jf_mark_locked(pool_of(home), payload, jf_api_size_at(home, payload));
     }
     jf_mark_leave();
 }
@@ -242,7 +231,8 @@ void *rmlock_long(rmhandle_t handle) {
     struct jf_home home;
     void *pointer;
     if (jf_api_find(handle, &home) &&
-        jf_access_peek(home.space, home.index, handle, &pointer) == JF_ACCESS_OK)
+        jf_access_peek(home.space, home.index, handle, &pointer) == JF_ACCESS_OK &&
+        !jf_api_is_element(&home))
         settle(&home);
     pointer = jf_api_lock("rmlock_long", handle, true);
     if (pointer != NULL && jf_api.checking)

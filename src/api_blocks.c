@@ -270,33 +270,50 @@ static inline enum jf_access free_growing(const struct jf_home *home, rmhandle_t
     return access;
 }
 
-static JF_NOINLINE void free_slow(rmhandle_t handle) {
+JF_NOINLINE void jf_api_free(rmhandle_t handle, const char *call) {
     struct jf_home home;
     if (!jf_api_find(handle, &home)) {
-        jf_api_misuse_handle("rmfree", handle);
+        jf_api_misuse_handle(call, handle);
         return;
     }
     rmheap_t checked = !RM_LIKELY(jf_api.checking == 0) ? rmheap_of(handle) : NULL;
     enum jf_access access =
         home.fixed != NULL ? free_fixed(&home, handle) : free_growing(&home, handle);
     if (!RM_LIKELY(access == JF_ACCESS_OK))
-        jf_api_misuse_access("rmfree", handle, &home, access);
+        jf_api_misuse_access(call, handle, &home, access);
     else if (checked != NULL)
-        jf_api_check_after((struct jf_heap *)checked, "rmfree");
+        jf_api_check_after((struct jf_heap *)checked, call);
 }
 
 void rmfree(rmhandle_t handle) {
     if (!RM_LIKELY(jf_fast_free(handle)) && handle != NULL)
-        free_slow(handle);
+        jf_api_free(handle, "rmfree");
 }
 
 /* ------------------------------------------------------------------------------------- resizing */
+
+struct jf_region *jf_api_pool_at(const struct jf_home *home, uintptr_t payload) {
+    struct jf_window *window = home->fixed == NULL ? jf_api_window() : NULL;
+    if (window == NULL || __atomic_load_n(&window->pool_ops, __ATOMIC_ACQUIRE) == NULL)
+        return NULL;
+    struct jf_chunk chunk = jf_arena_find(window->arena, payload);
+    return chunk.kind == JF_CHUNK_POOL ? chunk.owner : NULL;
+}
+
+bool jf_api_is_element(const struct jf_home *home) {
+    jf_word word = jf_word_load(jf_space_entry(home->space, home->index));
+    return jf_entry_state(word) != JF_ENTRY_FREE &&
+           jf_api_pool_at(home, jf_space_address(home->space, word)) != NULL;
+}
 
 size_t jf_api_size_at(const struct jf_home *home, uintptr_t payload) {
     if (home->fixed == NULL && JF_HAS_GROWING) {
         struct jf_large *large = jf_grow_large_at(jf_api.window, payload);
         if (large != NULL)
             return large->size;
+        struct jf_region *pool = jf_api_pool_at(home, payload);
+        if (!RM_LIKELY(pool == NULL))
+            return jf_pool_size_at(pool);
     }
     struct jf_step step;
     return jf_block_step_of(payload, &step) ? jf_step_size(&step) : 0;
@@ -353,6 +370,10 @@ enum jf_api_resized jf_api_resize(rmhandle_t handle, const struct jf_api_resizin
     if (!jf_api_find(handle, &home)) {
         jf_api_misuse_handle(resizing->call, handle);
         return JF_API_STALE;
+    }
+    if (jf_api_is_element(&home)) {
+        jf_os_set_errno(JF_OS_EINVAL);
+        return JF_API_ELEMENT;
     }
     need_init(&need);
     enum jf_api_resized outcome = try_resize(&home, handle, resizing, &heap);
@@ -436,6 +457,8 @@ static rmhandle_t handle_in_window(const struct jf_window *window, uintptr_t pay
     uint32_t index = 0;
     if (chunk.kind == JF_CHUNK_LARGE && chunk.address == payload)
         index = ((struct jf_large *)chunk.owner)->index;
+    else if (chunk.kind == JF_CHUNK_POOL)
+        index = jf_pool_index_at(chunk.owner, payload);
     else if (chunk.kind == JF_CHUNK_REGION && payload - chunk.address >= JF_GRAIN)
         index = index_before(payload);
     size_t entries = __atomic_load_n(&jf_api.entries, __ATOMIC_ACQUIRE);
@@ -498,6 +521,10 @@ int rmpurgeable(rmhandle_t handle, int priority) {
     struct jf_home home;
     if (!jf_api_find(handle, &home)) {
         jf_api_misuse_handle("rmpurgeable", handle);
+        return -1;
+    }
+    if (jf_api_is_element(&home)) {
+        jf_os_set_errno(JF_OS_EINVAL);
         return -1;
     }
     if (priority < 0)

@@ -16,6 +16,10 @@ rmhandle_t jf_blocks_allocate(struct jf_heap *heap, size_t size, unsigned align_
     return jf_api_allocate(heap, size, align_log2, zero, call);
 }
 
+void jf_blocks_free(rmhandle_t handle, const char *call) {
+    jf_api_free(handle, call);
+}
+
 void *jf_blocks_lock(rmhandle_t handle, const char *call) {
     return jf_api_lock(call, handle, true);
 }

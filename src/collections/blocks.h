@@ -14,6 +14,9 @@ struct jf_heap *jf_blocks_heap(rmheap_t heap);
 rmhandle_t jf_blocks_allocate(struct jf_heap *heap, size_t size, unsigned align_log2, bool zero,
                               const char *call);
 
+/* As rmfree. */
+void jf_blocks_free(rmhandle_t handle, const char *call);
+
 /* As rmlock. */
 void *jf_blocks_lock(rmhandle_t handle, const char *call);
 
