@@ -77,7 +77,7 @@ struct Draws {
 };
 
 template <class Calls> Values replacement(const Calls &calls, size_t live, bool write) {
-    const size_t warm = 2 * live, measured = bench::quick() ? 1000000 : 4000000;
+    const size_t warm = 4 * live, measured = bench::quick() ? 1000000 : 4000000;
     Draws draws(live, measured);
     Array<typename Calls::Block> blocks(live);
     Random random(live + 1);
@@ -139,25 +139,25 @@ const char *best_peer(const bench::Results &results, const std::string &what) {
 
 void report(const bench::Results &results, bench::Report &report) {
     static const double targets[] = {1.3, 1.0, 2.1};
-    compare(results, report, "hot", "malloc and free, 64 B, hot", best_peer(results, "hot"), 1.25);
+    const char *best = best_peer(results, "hot");
     for (const Peer &peer : peers)
-        compare(results, report, "hot", "  the same", peer.name, NAN);
-    for (size_t i = 0; i < 3; i++) {
-        std::string what = replacement_name(counts[i], false);
+        compare(results, report, "hot", "malloc and free, 64 B, hot", peer.name,
+                strcmp(peer.name, best) == 0 ? 1.25 : NAN);
+    for (size_t i = 0; i < std::size(counts); i++) {
         std::string text = "random replacement, " + std::to_string(counts[i]) + " live";
         for (const Peer &peer : peers) {
-            bool is_target = strcmp(peer.name, "mimalloc") == 0;
+            bool is_mimalloc = strcmp(peer.name, "mimalloc") == 0;
             bool is_glibc = strcmp(peer.name, "glibc") == 0;
-            compare(results, report, what, text, peer.name,
-                    is_target  ? targets[i]
-                    : is_glibc ? 1.0
-                               : NAN);
+            compare(results, report, replacement_name(counts[i], false), text, peer.name,
+                    is_mimalloc ? targets[i]
+                    : is_glibc  ? 1.0
+                                : NAN);
         }
     }
     for (size_t live : counts)
         for (const Peer &peer : peers)
             compare(results, report, replacement_name(live, true),
-                    "  and a word written, " + std::to_string(live) + " live", peer.name, NAN);
+                    "the same, a word written, " + std::to_string(live) + " live", peer.name, NAN);
 }
 
 } // namespace

@@ -25,6 +25,10 @@ static size_t random_below(size_t limit) {
     return (size_t)((z ^ z >> 31) % limit);
 }
 
+static size_t next_of(size_t index) {
+    return index + 1 < count ? index + 1 : 0;
+}
+
 static rmhandle_t allocate(size_t size) {
     rmhandle_t handle = rmmalloc(size);
     if (handle == NULL) {
@@ -42,18 +46,19 @@ static void fill(size_t size) {
 /* --- The paths: `operations` times each, on the blocks that are there. */
 
 static void path_lock(size_t operations) {
-    for (size_t i = 0; i < operations; i++) {
-        rmhandle_t handle = handles[random_below(count)];
-        rmlock(handle);
-        rmunlock(handle);
+    for (size_t i = 0, at = 0; i < operations; i++) {
+        rmlock(handles[at]);
+        rmunlock(handles[at]);
+        at = next_of(at);
     }
 }
 
 static void path_deref(size_t operations) {
     rmread_begin();
-    for (size_t i = 0; i < operations; i++) {
-        void *address = rmderef(handles[random_below(count)]);
+    for (size_t i = 0, at = 0; i < operations; i++) {
+        void *address = rmderef(handles[at]);
         __asm__ volatile("" : : "r"(address));
+        at = next_of(at);
     }
     rmread_end();
 }
