@@ -363,6 +363,46 @@ static enum jf_api_resized try_resize(const struct jf_home *home, rmhandle_t han
     return outcome;
 }
 
+/* The block is locked. Another thread may be resizing it where it lies, so the header's other fields
+ * may change meanwhile. */
+static void set_priority(const struct jf_home *home, uintptr_t payload, unsigned priority) {
+    if (home->fixed == NULL && JF_HAS_GROWING) {
+        struct jf_large *large = jf_grow_large_at(jf_api.window, payload);
+        if (large != NULL) {
+            __atomic_store_n(&large->priority, priority, __ATOMIC_RELAXED);
+            return;
+        }
+    }
+    uintptr_t at = payload - JF_HEADER_SIZE;
+    jf_word header = jf_header_load(at);
+    if (JF_MARK_ACTIVE) {
+        jf_header_store(at, jf_header_with_kind(header, JF_KIND_BLOCK | priority));
+        return;
+    }
+    while (!jf_word_compare_swap((jf_word *)at, &header,
+                                 jf_header_with_kind(header, JF_KIND_BLOCK | priority)))
+        continue;
+}
+
+static unsigned priority_at(const struct jf_home *home, uintptr_t payload) {
+    struct jf_large *large =
+        home->fixed == NULL && JF_HAS_GROWING ? jf_grow_large_at(jf_api.window, payload) : NULL;
+    return large != NULL ? __atomic_load_n(&large->priority, __ATOMIC_RELAXED)
+                         : jf_header_priority(jf_header_load(payload - JF_HEADER_SIZE));
+}
+
+/* Gives the block another priority and returns what it had; 0 when it has no memory. */
+static unsigned exchange_priority(const struct jf_home *home, rmhandle_t handle,
+                                  unsigned priority) {
+    void *pointer;
+    if (jf_api_count(home, handle, true, &pointer) != JF_ACCESS_OK)
+        return 0;
+    unsigned before = priority_at(home, (uintptr_t)pointer);
+    set_priority(home, (uintptr_t)pointer, priority);
+    jf_api_uncount(home, handle);
+    return before;
+}
+
 enum jf_api_resized jf_api_resize(rmhandle_t handle, const struct jf_api_resizing *resizing) {
     struct jf_home home;
     struct jf_heap *heap = NULL;
@@ -377,10 +417,15 @@ enum jf_api_resized jf_api_resize(rmhandle_t handle, const struct jf_api_resizin
     }
     need_init(&need);
     enum jf_api_resized outcome = try_resize(&home, handle, resizing, &heap);
-    /* The block is given back between two tries: the callback may lock it. */
-    while (outcome == JF_API_NO_ROOM && resizing->in_need && heap != NULL &&
-           make_room(heap, resizing->size, &need))
-        outcome = try_resize(&home, handle, resizing, &heap);
+    if (outcome == JF_API_NO_ROOM && resizing->in_need && heap != NULL) {
+        /* what is emptied to make room must not be the contents that are to be kept */
+        unsigned priority = exchange_priority(&home, handle, 0);
+        /* The block is given back between two tries: the callback may lock it. */
+        while (outcome == JF_API_NO_ROOM && make_room(heap, resizing->size, &need))
+            outcome = try_resize(&home, handle, resizing, &heap);
+        if (priority != 0)
+            exchange_priority(&home, handle, priority);
+    }
     if (outcome == JF_API_STALE)
         jf_api_misuse_access(resizing->call, handle, &home, JF_ACCESS_STALE);
     jf_api_check_after(heap, resizing->call);
@@ -495,27 +540,6 @@ rmhandle_t rmhandle_of(const void *locked_pointer) {
 }
 
 /* ------------------------------------------------------------------------------------- purging */
-
-/* The block is locked. Another thread may be resizing it where it lies, so the header's other fields
- * may change meanwhile. */
-static void set_priority(const struct jf_home *home, uintptr_t payload, unsigned priority) {
-    if (home->fixed == NULL && JF_HAS_GROWING) {
-        struct jf_large *large = jf_grow_large_at(jf_api.window, payload);
-        if (large != NULL) {
-            __atomic_store_n(&large->priority, priority, __ATOMIC_RELAXED);
-            return;
-        }
-    }
-    uintptr_t at = payload - JF_HEADER_SIZE;
-    jf_word header = jf_header_load(at);
-    if (JF_MARK_ACTIVE) {
-        jf_header_store(at, jf_header_with_kind(header, JF_KIND_BLOCK | priority));
-        return;
-    }
-    while (!jf_word_compare_swap((jf_word *)at, &header,
-                                 jf_header_with_kind(header, JF_KIND_BLOCK | priority)))
-        continue;
-}
 
 int rmpurgeable(rmhandle_t handle, int priority) {
     struct jf_home home;
