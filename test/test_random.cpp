@@ -20,7 +20,7 @@ void run(RandomProgramOptions options, size_t operations, unsigned seeds) {
 
 TEST(RandomProgram, GrowingHeap) {
     RandomProgramOptions options;
-    run(options, 20000, 3);
+    run(options, 10000, 3);
 }
 
 TEST(RandomProgram, GrowingHeapWithLargeBlocks) {
@@ -46,8 +46,8 @@ TEST(RandomProgram, GrowingHeapOfManyBlocks) {
 TEST(RandomProgram, SeveralGrowingHeaps) {
     RandomProgramOptions options;
     options.heaps = 5;
-    options.check_every = 5;
-    run(options, 20000, 3);
+    options.check_every = 10;
+    run(options, 10000, 3);
 }
 
 TEST(RandomProgram, GrowingHeapAtItsLimit) {
@@ -55,7 +55,7 @@ TEST(RandomProgram, GrowingHeapAtItsLimit) {
     options.limit = 2 << 20;
     options.live_target = 4 << 20;
     options.size_most = 64 << 10;
-    run(options, 10000, 3);
+    run(options, 5000, 3);
 }
 
 TEST(RandomProgram, GrowingHeapScrambled) {
