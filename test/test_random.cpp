@@ -122,4 +122,14 @@ TEST(RandomProgram, FixedHeapScrambled) {
     run(options, 10000, 3);
 }
 
+TEST(RandomProgram, FullFixedHeapScrambled) {
+    RandomProgramOptions options;
+    options.buffer_size = 32 << 10;
+    options.size_most = 4 << 10;
+    options.size_rare = 16 << 10;
+    options.live_target = 1 << 20;
+    options.scramble_period = 5;
+    run(options, 10000, 3);
+}
+
 } // namespace
