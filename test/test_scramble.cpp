@@ -275,6 +275,20 @@ TEST(ScrambleFixed, MovesABlockThatFillsMostOfTheBuffer) {
     EXPECT_EQ(heap.check(), 0) << heap.fault.name;
 }
 
+// The slide of a compaction is to go on where the block comes to lie.
+TEST(ScrambleFixed, TakesTheCompactionsCursorAlong) {
+    FixedHeap heap(64 << 10);
+    rmhandle_t handle = make(heap, 50000);
+    heap.fixed().cursor = heap.fixed().tail;
+    heap.fixed().sliding = true;
+    ASSERT_EQ(heap.check(), 0);
+    scramble(heap);
+    EXPECT_EQ(heap.check(), 0) << heap.fault.name;
+    EXPECT_EQ(rmheap_compact(heap, 0), RM_COMPACT_DONE);
+    EXPECT_EQ(heap.check(), 0) << heap.fault.name;
+    EXPECT_TRUE(is_intact(handle));
+}
+
 TEST(ScrambleFixed, MovesABlockWithALongHeader) {
     FixedHeap heap(48 << 20);
     rmhandle_t handle = make(heap, 20 << 20, 4096);
