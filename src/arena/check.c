@@ -21,6 +21,12 @@ static unsigned most_order(const struct jf_arena *arena, size_t unit) {
     return unit == 0 ? arena->window_order : jf_bits_lowest(unit);
 }
 
+/* The next granule that may be open: 64 at a time are passed over where none is. */
+static size_t next_granule(const struct jf_arena *arena, size_t granule) {
+    uint64_t open = atomic_load_explicit(&arena->open[granule / 64], memory_order_relaxed);
+    return open != 0 ? granule + 1 : (granule | 63) + 1;
+}
+
 /* Do the units after the first all have this byte? Units of granules never opened have none to look at:
  * for those the map was never written. */
 static bool rest_is(const struct jf_arena *arena, size_t unit, unsigned order, unsigned char byte) {
@@ -28,7 +34,7 @@ static bool rest_is(const struct jf_arena *arena, size_t unit, unsigned order, u
     size_t per_granule = (size_t)1 << (arena->granule_shift - JF_UNIT_SHIFT);
     for (size_t i = unit + 1; i < end; i++) {
         if (byte == 0 && !unit_is_open(arena, i)) {
-            i = (i & ~(per_granule - 1)) + per_granule - 1;
+            i = next_granule(arena, i / per_granule) * per_granule - 1;
         } else if (map_at(arena, i) != byte) {
             return false;
         }
