@@ -47,6 +47,9 @@ std::vector<Pauses> all_pauses() {
     for (uint32_t budget : budgets)
         if (budget != 1000)
             all.push_back({1000000, budget, false, false});
+    std::stable_sort(all.begin(), all.end(), [](const Pauses &one, const Pauses &other) {
+        return one.budget_us < other.budget_us;
+    });
     all.push_back({1000000, 1000, false, true});
     return all;
 }
