@@ -18,6 +18,9 @@ struct jf_fast jf_fast;
 struct rm_window rm_window_v1 = {.reader_fence = 1};
 #endif
 
+/* The options as the first released header had them. */
+#define RM_OPTIONS_SIZE_FIRST (offsetof(struct rm_options, misuse) + sizeof(rm_misuse_fn *))
+
 /* ------------------------------------------------------------------------------------- start, fork */
 
 enum { NOT_STARTED, STARTING, STARTED };
@@ -250,13 +253,21 @@ void rmoptions_init(struct rm_options *ret_options) {
 }
 
 /* False when the options are none that rmoptions_init has filled, or are out of range. */
-static bool import_options(const struct rm_options *options, bool fixed,
+static bool import_options(const struct rm_options *given, bool fixed,
                            struct jf_options *ret_options) {
-    if (options == NULL) {
+    if (given == NULL) {
         memset(ret_options, 0, sizeof *ret_options);
         return true;
     }
-    if (options->struct_size != sizeof *options || options->check > JF_CHECK_MAX)
+    /* a program built with an older header knows the first fields only; the others have their defaults */
+    struct rm_options all;
+    rmoptions_init(&all);
+    size_t size = given->struct_size;
+    if (size < RM_OPTIONS_SIZE_FIRST || size > sizeof all)
+        return false;
+    memcpy(&all, given, size);
+    const struct rm_options *options = &all;
+    if (options->check > JF_CHECK_MAX)
         return false;
     if (fixed && options->limit != 0)
         return false;

@@ -98,7 +98,8 @@ inline void rmread_begin(void) {
         rm_read_begin_slow_v1();
         return;
     }
-    __atomic_store_n(&rm_reader_v1.sequence, rm_reader_v1.sequence + 1, __ATOMIC_RELAXED);
+    /* odd, also when a signal handler had a section of its own since the depth was raised */
+    __atomic_store_n(&rm_reader_v1.sequence, rm_reader_v1.sequence | 1, __ATOMIC_RELAXED);
     if (!RM_LIKELY(RM_WINDOW_(reader_fence) == 0))
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
@@ -122,7 +123,7 @@ inline void rmread_end(void) {
     }
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     rm_reader_v1.depth = 0;
-    __atomic_store_n(&rm_reader_v1.sequence, rm_reader_v1.sequence + 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&rm_reader_v1.sequence, (rm_reader_v1.sequence | 1) + 1, __ATOMIC_RELEASE);
 }
 
 #endif

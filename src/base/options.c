@@ -86,6 +86,17 @@ static void report(const char *name, const char *value, const char *expected) {
     jf_os_print_line(line.text);
 }
 
+/* So that a run that fails, in whatever way, can be done again. */
+static void print_seed(const char *value, uint64_t seed) {
+    struct jf_line line;
+    jf_line_start(&line);
+    jf_line_add(&line, "jeff: JEFF_SCRAMBLE=");
+    jf_line_add(&line, value);
+    jf_line_add(&line, ": seed ");
+    jf_line_add_number(&line, seed);
+    jf_os_print_line(line.text);
+}
+
 void jf_options_from_environment(struct rm_options *options) {
     uint64_t number;
     const char *value = jf_os_environment("JEFF_LIMIT");
@@ -101,9 +112,12 @@ void jf_options_from_environment(struct rm_options *options) {
     value = jf_os_environment("JEFF_SCRAMBLE");
     if (value != NULL) {
         uint64_t seed = jf_os_random();
-        if (jf_options_parse_scramble(value, &options->scramble_period, &seed))
+        uint64_t drawn = seed;
+        if (jf_options_parse_scramble(value, &options->scramble_period, &seed)) {
             options->scramble_seed = seed;
-        else
+            if (seed == drawn && options->scramble_period != 0)
+                print_seed(value, seed);
+        } else
             report("JEFF_SCRAMBLE", value, "period[,seed] such as 100,42");
     }
     value = jf_os_environment("JEFF_RETIRE");

@@ -13,7 +13,7 @@ enum {
 static inline void *lock(rmhandle_t handle, const char *call) {
 #if !defined(RM_NO_INLINE)
     uintptr_t bits = (uintptr_t)handle;
-    if (RM_LIKELY(RM_WINDOW_INDEX_(bits) < rm_window_v1.entries)) {
+    if (RM_LIKELY(RM_OFFSET_IS_ENTRY_(RM_WINDOW_OFFSET_(bits)))) {
         jf_word *entry = (jf_word *)(bits & RM_HANDLE_ENTRY);
         jf_word old = __atomic_fetch_add(entry, RM_ENTRY_COUNT_ONE, __ATOMIC_ACQUIRE);
         if (RM_LIKELY(RM_WORD_DIFFERS_(old, bits, RM_ENTRY_OVERFLOW) == RM_ENTRY_LIVE))

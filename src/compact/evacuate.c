@@ -2,6 +2,7 @@
  * slides the survivors into pockets and gaps at lower or denser places; what is left empty is given
  * back page by page. Every move can be given up until the compare-swap that ends it (docs: design/protocol).
  */
+#include "base/debug.h"
 #include "compact/compact.h"
 #include "compact/compactor.h"
 
@@ -127,8 +128,9 @@ static void unmark(jf_word *entry) {
             return;
 }
 
-/* With read sections about: marks the whole batch and asks whether every section has been left since. */
-static void mark_for_readers(struct jf_compaction *compaction, struct jf_compactor *compactor) {
+/* Third pass: marks the whole batch, and only then asks whether every read section has been left since; a
+ * section opened later sees the marks. */
+static void mark_all(struct jf_compaction *compaction, struct jf_compactor *compactor) {
     bool any = false;
     for (unsigned i = 0; i < compactor->count; i++)
         if (compactor->fate[i] == JF_FATE_MOVES)
@@ -154,6 +156,7 @@ static bool move_marked(struct jf_compaction *compaction, struct jf_compactor *c
     jf_word header = jf_header_load(at);
     jf_word *entry = jf_space_entry(space_of(heap), jf_header_index(header));
     size_t stride = jf_header_stride(header);
+    JF_ASSERT(jf_header_is_block(header) && stride != 0);
     uintptr_t to = jf_gaps_place(heap, compactor, stride, jf_header_align_log2(header));
     if (to == 0) {
         compactor->starved = compactor->source->starved = true;
@@ -184,14 +187,12 @@ static bool move_marked(struct jf_compaction *compaction, struct jf_compactor *c
     return true;
 }
 
-/* Third pass: the moves. */
+/* Fourth pass: the moves. */
 static void move_all(struct jf_compaction *compaction, struct jf_compactor *compactor) {
     size_t bytes = 0;
     uint32_t blocks = 0;
     for (unsigned i = 0; i < compactor->count; i++) {
         size_t stride;
-        if (compactor->fate[i] == JF_FATE_MOVES && !mark(compaction, compactor, i))
-            continue;
         if (compactor->fate[i] != JF_FATE_MARKED)
             continue;
         if (!move_marked(compaction, compactor, i, &stride)) {
@@ -209,7 +210,7 @@ static void move_all(struct jf_compaction *compaction, struct jf_compactor *comp
     compaction->result.blocks_moved += blocks;
 }
 
-/* Fourth pass: what lies between the blocks that stayed is free now. */
+/* Last pass: what lies between the blocks that stayed is free now. */
 static void sweep(struct jf_compaction *compaction, struct jf_compactor *compactor) {
     struct jf_region *region = compactor->source;
     for (unsigned i = 0; i < compactor->count; i++) {
@@ -259,9 +260,10 @@ static void do_batch(struct jf_compaction *compaction, struct jf_compactor *comp
            bytes < JF_BATCH_BYTES ? (size_t)bytes : JF_BATCH_BYTES);
     classify(compaction, compactor);
     keep_in_pinned_pages(compactor);
-    if (!jf_readers_none(compaction->readers))
-        mark_for_readers(compaction, compactor);
+    mark_all(compaction, compactor);
     move_all(compaction, compactor);
+    /* whoever reads bytes that are overwritten from here on sees that the block has moved */
+    jf_fence();
     sweep(compaction, compactor);
     jf_gaps_make_walkable(compactor);
     jf_budget_worked(&compaction->budget, 0, compactor->count);

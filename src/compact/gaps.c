@@ -1,4 +1,5 @@
 /* Where the compactor of a growing heap moves blocks to: pockets, gaps, fresh regions. */
+#include "base/debug.h"
 #include "compact/compactor.h"
 
 enum { POCKET_MAX = JF_GRAIN << JF_POCKET_BINS };
@@ -44,6 +45,7 @@ static uintptr_t place_in_pocket(struct jf_compactor *compactor, size_t stride) 
     if (at == 0)
         return 0;
     size_t size = jf_header_stride(jf_header_load(at));
+    JF_ASSERT(jf_header_kind(jf_header_load(at)) == JF_KIND_HOLE);
     if (size < stride) { /* the last bin has no upper end */
         add_pocket(compactor, at, size);
         return 0;

@@ -1,10 +1,12 @@
 /* The handle table of the growing profile: popping, pushing, pages changing hands. */
 #include "handle/table.h"
 
+#include "base/debug.h"
 #include "base/os.h"
 
 uint32_t jf_table_carve(const struct jf_table *table, struct jf_table_owner *owner) {
     struct jf_table_page *page = owner->page;
+    JF_ASSERT(page->carved < JF_TABLE_PAGE_ENTRIES);
     uint32_t index = jf_table_page_first(table, page) + page->carved++;
     page->used++;
     /* added, not stored: a stale handle may be counting on this word just now */
@@ -24,6 +26,7 @@ static void list_page(struct jf_table_owner *owner, struct jf_table_page *page) 
 
 static void push_own(const struct jf_table *table, struct jf_table_owner *owner,
                      struct jf_table_page *page, uint32_t index) {
+    JF_ASSERT(page->used != 0);
     jf_word_publish_low(jf_space_entry(table->space, index), jf_entry_low_free(page->free));
     page->free = index;
     page->used--;

@@ -1,4 +1,5 @@
 /* The growing profile: allocation by bumping, freeing through the thread's ring, resizing. */
+#include "base/debug.h"
 #include "heap/region.h"
 
 enum {
@@ -265,6 +266,7 @@ static uintptr_t bump(struct jf_local *local, size_t stride, unsigned align_log2
         jf_header_store(local->bump, jf_header_hole(pad));
         jf_word_fetch_add(&local->region->live, (jf_word)0 - pad);
     }
+    JF_ASSERT(at + stride <= local->limit);
     local->bump = at + stride;
     local->blocks++;
     return at;

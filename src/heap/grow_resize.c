@@ -173,8 +173,7 @@ static bool claim_unused(struct jf_window *window, uint32_t index, uintptr_t pay
            jf_space_address(&window->space, word) == payload) {
         if (!jf_word_compare_swap(entry, &word, (word & ~JF_ENTRY_STATE_MASK) | JF_ENTRY_RESIZING))
             continue;
-        if (jf_readers_none(reading->readers) ||
-            jf_readers_quiet(reading->readers, reading->own, window->fence_all))
+        if (jf_readers_quiet(reading->readers, reading->own, window->fence_all))
             return true;
         jf_word_publish_low(entry, jf_entry_low(payload - window->space.base, JF_ENTRY_LIVE));
         return false;

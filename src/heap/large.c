@@ -51,8 +51,8 @@ static bool take_chunk(struct jf_arena *arena, struct jf_large *large, size_t ro
     return large->address != 0;
 }
 
-struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, size_t room, unsigned align_log2,
-                                 bool *ret_zero) {
+struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, size_t room,
+                                 unsigned align_log2, bool *ret_zero) {
     struct jf_window *window = heap->u.grow.window;
     unsigned order;
     if (!chunk_order(size, align_log2, &order))

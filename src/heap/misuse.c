@@ -77,7 +77,7 @@ static void add_word(struct jf_line *line, const struct jf_misuse *misuse, const
     case RM_MISUSE_LOCK_OVERFLOW:
         jf_line_add(line, separator);
         jf_line_add_number(line, jf_entry_count(misuse->word));
-        jf_line_add(line, " locks");
+        jf_line_add(line, jf_entry_count(misuse->word) == 1 ? " lock" : " locks");
         break;
     default:
         break;

@@ -1,6 +1,8 @@
 /* Regions of a growing heap: lists, accounts, pages, and the holes that threads bump into. */
 #include "heap/region.h"
 
+#include "base/debug.h"
+
 enum {
     SWEEP_MISFITS_MAX = 8,
     SWEEP_AHEAD =
@@ -127,6 +129,7 @@ void jf_region_release(struct jf_region *region) {
     struct jf_window *window = heap->u.grow.window;
     unlist(region);
     heap->u.grow.region_count--;
+    JF_ASSERT(jf_region_live_bytes(region) == 0);
     jf_heap_uncommit(heap, jf_region_committed(region));
     jf_arena_free(window->arena, region->start, dirty_extent(region));
     free_descriptor(window, region);
@@ -148,6 +151,7 @@ void jf_region_account(struct jf_window *window, struct jf_region *region, uint3
     uint32_t before =
         (uint32_t)jf_word_fetch_add(&region->live, (jf_word)0 - (((jf_word)blocks << 32) + bytes));
     uint32_t after = before - bytes;
+    JF_ASSERT(before >= bytes);
     if (jf_region_bin(before) == jf_region_bin(after) && after != 0)
         return;
     if (__atomic_exchange_n(&region->crossed, 1, __ATOMIC_ACQ_REL) != 0)
@@ -232,6 +236,7 @@ size_t jf_region_give_back(struct jf_region *region, uintptr_t from, uintptr_t t
 /* ------------------------------------------------------------------------------------- holes */
 
 void jf_local_open(struct jf_local *local, struct jf_region *region, uintptr_t from, uintptr_t to) {
+    JF_ASSERT(from >= jf_region_first(region) && to <= jf_region_last(region) && from <= to);
     local->region = region;
     local->bump = local->limit = from;
     local->hole_end = to;
@@ -265,6 +270,7 @@ void jf_local_close(struct jf_local *local) {
     jf_local_make_walkable(local);
     if (local->region == NULL)
         return;
+    JF_ASSERT(local->bump <= local->limit && local->limit <= local->hole_end);
     jf_region_add(local->region, 0, local->blocks);
     local->blocks = 0;
     uint32_t unused = (uint32_t)(local->limit - local->bump);

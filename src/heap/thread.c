@@ -1,6 +1,7 @@
 /* Threads of the growing profile: their private state, how others get at it, fork and exit. The only
  * thread-local root of the library's heap part is here.
  */
+#include "base/debug.h"
 #include "heap/fast.h"
 #include "heap/region.h"
 
@@ -153,6 +154,7 @@ static void drain_one(struct jf_thread *thread, uint32_t i, struct tally *tally)
     }
     jf_word header = jf_header_load(at);
     size_t stride = jf_header_stride(header);
+    JF_ASSERT(jf_header_is_block(header) && stride != 0);
     struct jf_heap *heap = tally->region->heap;
     struct jf_local *local = jf_thread_local(thread, heap, false);
     if (local != NULL && local->bump == at + stride && local->region == tally->region) {
