@@ -5,11 +5,11 @@
 #define JEFF_API_H
 
 #include "check/check.h"
+#include "collections/pool.h"
 #include "compact/compact.h"
 #include "handle/readers.h"
 #include "heap/heap.h"
 #include "heap/misuse.h"
-#include "collections/pool.h"
 
 enum { JF_FIXED_MAX = sizeof(uintptr_t) == 8 ? 256 : 16 }; /* fixed heaps at a time */
 
@@ -28,9 +28,9 @@ enum jf_fast_owner { JF_FAST_NOBODY, JF_FAST_WINDOW, JF_FAST_FIXED };
 
 struct jf_api {
     jf_word started;
-    jf_mutex mutex;            /* creation and end of heaps; everything here that changes */
-    struct jf_window *window;  /* NULL until the first growing heap */
-    uintptr_t entries;         /* of the window's table: all below are accessible */
+    jf_mutex mutex;           /* creation and end of heaps; everything here that changes */
+    struct jf_window *window; /* NULL until the first growing heap */
+    uintptr_t entries;        /* of the window's table: all below are accessible */
     struct jf_heap *default_heap;
     struct jf_options options; /* of the default heap, when `configured` */
     bool configured;

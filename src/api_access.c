@@ -95,8 +95,8 @@ static enum jf_access marked_lock(const struct jf_home *home, rmhandle_t handle,
                                   void **ret_pointer) {
     for (;;) {
         jf_mark_enter();
-        enum jf_access access = jf_access_lock(home->space, home->fixed, home->index, handle,
-                                               false, ret_pointer);
+        enum jf_access access =
+            jf_access_lock(home->space, home->fixed, home->index, handle, false, ret_pointer);
         if (access == JF_ACCESS_OK && count_of(home) == 1) {
             uintptr_t payload = (uintptr_t)*ret_pointer;
             jf_mark_locked(pool_of(home), payload, jf_api_size_at(home, payload));
@@ -196,8 +196,7 @@ static void *deref(rmhandle_t handle) {
         jf_api_misuse_handle("rmderef", handle);
         return NULL;
     }
-    enum jf_access access =
-        jf_access_deref(home.space, home.fixed, home.index, handle, &pointer);
+    enum jf_access access = jf_access_deref(home.space, home.fixed, home.index, handle, &pointer);
     if (access == JF_ACCESS_OK && checked_outside_section(&home)) {
         jf_api_misuse_call("rmderef", RM_MISUSE_READ_SECTION, NULL);
         return NULL;

@@ -5,7 +5,9 @@
 
 #include <string.h>
 
-enum { GIVE_BACK_MIN = 256 << 10 }; /* parts from here up are made zero by giving their pages back */
+enum {
+    GIVE_BACK_MIN = 256 << 10
+}; /* parts from here up are made zero by giving their pages back */
 
 struct jf_heap *jf_blocks_heap(rmheap_t heap) {
     return jf_api_heap(heap);

@@ -16,7 +16,7 @@ constexpr unsigned generation = 9;
 constexpr uint32_t index = 3;
 
 class Access : public testing::Test {
-protected:
+  protected:
     Access() {
         space_.base = base;
         space_.limit = base + (uintptr_t{1} << 40);
@@ -26,20 +26,26 @@ protected:
         stale_ = jf_handle_make(&space_, index, generation - 1);
     }
 
-    static jf_word make(unsigned count, enum jf_entry_state state, unsigned of_generation = generation,
-                        uint64_t address = offset) {
+    static jf_word make(unsigned count, enum jf_entry_state state,
+                        unsigned of_generation = generation, uint64_t address = offset) {
         return jf_word{count} * JF_ENTRY_COUNT_ONE | jf_word{of_generation} << 40 |
                jf_entry_low(address, state);
     }
 
-    void set(unsigned count, enum jf_entry_state state) { words_[index] = make(count, state); }
-    jf_word word() const { return words_[index]; }
+    void set(unsigned count, enum jf_entry_state state) {
+        words_[index] = make(count, state);
+    }
+    jf_word word() const {
+        return words_[index];
+    }
 
     jf_access lock(rmhandle_t handle, bool may_wait = true) {
         pointer_ = nullptr;
         return jf_access_lock(&space_, nullptr, index, handle, may_wait, &pointer_);
     }
-    jf_access unlock(rmhandle_t handle) { return jf_access_unlock(&space_, index, handle); }
+    jf_access unlock(rmhandle_t handle) {
+        return jf_access_unlock(&space_, index, handle);
+    }
     jf_access deref(rmhandle_t handle) {
         pointer_ = nullptr;
         return jf_access_deref(&space_, nullptr, index, handle, &pointer_);
@@ -48,12 +54,15 @@ protected:
         pointer_ = nullptr;
         return jf_access_peek(&space_, index, handle, &pointer_);
     }
-    jf_access free(rmhandle_t handle) { return jf_access_free(&space_, index, handle, &before_); }
-    jf_access claim(rmhandle_t handle) { return jf_access_claim(&space_, index, handle, &before_); }
+    jf_access free(rmhandle_t handle) {
+        return jf_access_free(&space_, index, handle, &before_);
+    }
+    jf_access claim(rmhandle_t handle) {
+        return jf_access_claim(&space_, index, handle, &before_);
+    }
 
     // Makes the block LIVE again from another thread, some time after the call has begun to wait.
-    template <class Call>
-    jf_access while_resized(Call call) {
+    template <class Call> jf_access while_resized(Call call) {
         set(0, JF_ENTRY_RESIZING);
         std::thread resizer([this] {
             for (int i = 0; i < 1000; i++)
@@ -105,8 +114,8 @@ TEST_F(Access, LocksUpToTheMostAndNoFurther) {
 }
 
 TEST_F(Access, StaleHandleChangesNothingInAnyState) {
-    for (enum jf_entry_state state : {JF_ENTRY_FREE, JF_ENTRY_LIVE, JF_ENTRY_MOVING, JF_ENTRY_RESIZING,
-                                 JF_ENTRY_PURGED, JF_ENTRY_PENDING}) {
+    for (enum jf_entry_state state : {JF_ENTRY_FREE, JF_ENTRY_LIVE, JF_ENTRY_MOVING,
+                                      JF_ENTRY_RESIZING, JF_ENTRY_PURGED, JF_ENTRY_PENDING}) {
         set(1, state);
         EXPECT_EQ(JF_ACCESS_STALE, lock(stale_)) << state;
         EXPECT_EQ(JF_ACCESS_STALE, unlock(stale_)) << state;
@@ -276,4 +285,4 @@ TEST_F(Access, CountsAreKeptAmongLockersMoversAndMistakes) {
     EXPECT_EQ(make(0, JF_ENTRY_LIVE), word());
 }
 
-}  // namespace
+} // namespace

@@ -31,8 +31,10 @@ int note_kind(void *context, const rm_misuse *misuse) {
 }
 
 class Default : public testing::Test {
-protected:
-    void TearDown() override { reset(); }
+  protected:
+    void TearDown() override {
+        reset();
+    }
 
     static void reset() {
         rmdestroy();
@@ -122,10 +124,14 @@ TEST_F(Default, ConfigureRefusesWhatItDoesNotKnow) {
 
 // In processes of their own: the environment counts until the program has configured the heap once.
 class EnvironmentDeath : public testing::Test {
-protected:
-    EnvironmentDeath() { testing::FLAGS_gtest_death_test_style = "threadsafe"; }
+  protected:
+    EnvironmentDeath() {
+        testing::FLAGS_gtest_death_test_style = "threadsafe";
+    }
 
-    [[noreturn]] static void exit_saying_whether(bool condition) { _exit(condition ? 0 : 1); }
+    [[noreturn]] static void exit_saying_whether(bool condition) {
+        _exit(condition ? 0 : 1);
+    }
 };
 
 TEST_F(EnvironmentDeath, SetsTheOptionsOfTheDefaultHeap) {
@@ -212,9 +218,13 @@ TEST(Heap, ThereAre256FixedOnesAtATime) {
 enum Profile { GROWING, FIXED };
 
 class Api : public testing::TestWithParam<Profile> {
-protected:
-    Api() { start(options_with_check(2)); }
-    ~Api() override { rmheap_destroy(heap_); }
+  protected:
+    Api() {
+        start(options_with_check(2));
+    }
+    ~Api() override {
+        rmheap_destroy(heap_);
+    }
 
     void start(const rm_options &options) {
         if (heap_ != nullptr)
@@ -425,7 +435,8 @@ TEST_P(Api, PurgesLowestPriorityFirst) {
 
 TEST_P(Api, PurgedBlockGetsNewMemoryOrIsFreed) {
     start(options_with_check(0));
-    rmhandle_t first = rmheap_aligned_alloc(heap_, 256, 20000), second = rmheap_malloc(heap_, 20000);
+    rmhandle_t first = rmheap_aligned_alloc(heap_, 256, 20000),
+               second = rmheap_malloc(heap_, 20000);
     rmpurgeable(first, 1);
     rmpurgeable(second, 1);
     std::vector<rmhandle_t> others = fill(20000);
@@ -537,7 +548,8 @@ TEST_P(Api, DerefOutsideASectionIsFoundAtCheckLevels) {
     options.context = &kinds;
     options.misuse = note_kind;
     rm_options of_default = options;
-    ASSERT_EQ(0, rmconfigure(&of_default)); /* misuse without a handle is told to the default heap */
+    ASSERT_EQ(0,
+              rmconfigure(&of_default)); /* misuse without a handle is told to the default heap */
     start(options);
     rmhandle_t block = rmheap_malloc(heap_, 10);
     EXPECT_EQ(nullptr, rmderef(block));
@@ -600,7 +612,8 @@ TEST_P(Api, EveryThreadFreesAndLocksWhatOthersMade) {
     }).join();
     std::thread([&] {
         for (int i = 0; i < 1000; i++)
-            EXPECT_EQ(std::string(48, static_cast<char>(i)), read(blocks[static_cast<size_t>(i)], 48));
+            EXPECT_EQ(std::string(48, static_cast<char>(i)),
+                      read(blocks[static_cast<size_t>(i)], 48));
         for (rmhandle_t block : blocks)
             rmfree(block);
     }).join();
@@ -765,7 +778,8 @@ TEST_P(Api, VisitSeesEveryBlockOnceAndStopsWhenAsked) {
     EXPECT_EQ(20u, seen.size());
     for (rmhandle_t block : blocks)
         EXPECT_EQ(1, std::count(seen.begin(), seen.end(), block));
-    EXPECT_EQ(5, rmheap_visit(heap_, [](void *, const rm_block_info *) { return 5; }, nullptr));
+    EXPECT_EQ(5, rmheap_visit(
+                     heap_, [](void *, const rm_block_info *) { return 5; }, nullptr));
 }
 
 INSTANTIATE_TEST_SUITE_P(In, Api, testing::Values(GROWING, FIXED),
@@ -773,4 +787,4 @@ INSTANTIATE_TEST_SUITE_P(In, Api, testing::Values(GROWING, FIXED),
                              return profile.param == GROWING ? "Growing" : "Fixed";
                          });
 
-}  // namespace
+} // namespace

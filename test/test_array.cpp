@@ -199,8 +199,8 @@ TEST_P(Array, ClearKeepsTheCapacity) {
 }
 
 TEST_P(Array, AlignmentHoldsWhereverTheBlockGoes) {
-    for (size_t alignment = 1; alignment <= (GetParam() == Profile::growing ? 512u << 10 : 64u << 10);
-         alignment *= 2) {
+    for (size_t alignment = 1;
+         alignment <= (GetParam() == Profile::growing ? 512u << 10 : 64u << 10); alignment *= 2) {
         rm_array_options options;
         rmarray_options_init(&options);
         options.alignment = alignment;
@@ -252,7 +252,8 @@ TEST_P(Array, BadOptionsAreRefused) {
 TEST_P(Array, OverflowingCountsAreNoMemory) {
     rmarray_t array = ints(5);
     int value = 0;
-    for (size_t count : {SIZE_MAX, SIZE_MAX / 4, SIZE_MAX / 4 + 1, (size_t)1 << 40, (size_t)1 << 62}) {
+    for (size_t count :
+         {SIZE_MAX, SIZE_MAX / 4, SIZE_MAX / 4 + 1, (size_t)1 << 40, (size_t)1 << 62}) {
         EXPECT_EQ(-1, rmarray_reserve(array, count));
         EXPECT_EQ(ENOMEM, errno);
         EXPECT_EQ(-1, rmarray_resize(array, count));
@@ -389,7 +390,6 @@ TEST(FixedArray, MovedCallbackSeesArrays) {
     EXPECT_EQ(std::vector<rmhandle_t>{rmarray_handle(array)}, moved);
     rmarray_destroy(array);
 }
-
 
 uintptr_t address_of(rmarray_t array) {
     uintptr_t address = reinterpret_cast<uintptr_t>(rmarray_lock(array));

@@ -99,7 +99,8 @@ class Program {
                                        : rmarray_append(pair.array, bytes.data(), count))
                          : rmarray_insert(pair.array, index, bytes.data(), count);
         if (went_well(result))
-            pair.model.insert(pair.model.begin() + static_cast<ptrdiff_t>(index * pair.element_size),
+            pair.model.insert(pair.model.begin() +
+                                  static_cast<ptrdiff_t>(index * pair.element_size),
                               bytes.begin(), bytes.end());
     }
     void burst(Pair &pair) {

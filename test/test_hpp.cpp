@@ -21,14 +21,16 @@ static_assert(!std::is_move_constructible_v<jeff::read_section>);
 static_assert(sizeof(jeff::handle) == sizeof(rmhandle_t));
 
 class Hpp : public testing::Test {
-protected:
+  protected:
     Hpp() : buffer_(64 << 10) {
         rm_options options;
         rmoptions_init(&options);
         options.check = 2;
         heap_ = rmheap_create_in(buffer_.data(), buffer_.size(), &options);
     }
-    ~Hpp() override { rmheap_destroy(heap_); }
+    ~Hpp() override {
+        rmheap_destroy(heap_);
+    }
 
     uint64_t blocks() const {
         rm_stats stats;
@@ -208,4 +210,4 @@ TEST_F(Hpp, ReadSectionGivesAddresses) {
     EXPECT_EQ(0u, locked_blocks());
 }
 
-}  // namespace
+} // namespace

@@ -10,9 +10,13 @@ extern "C" {
 namespace {
 
 class Line : public testing::Test {
-protected:
-    Line() { jf_line_start(&line_); }
-    std::string text() const { return line_.text; }
+  protected:
+    Line() {
+        jf_line_start(&line_);
+    }
+    std::string text() const {
+        return line_.text;
+    }
 
     jf_line line_;
 };
@@ -48,4 +52,4 @@ TEST_F(Line, CutsOffWhatDoesNotFit) {
     EXPECT_EQ(std::string(JF_LINE_MAX - 1, 'x'), text());
 }
 
-}  // namespace
+} // namespace

@@ -33,13 +33,15 @@ std::string profile_name(const testing::TestParamInfo<Profile> &info) {
 
 // What a case needs: a heap, and a block in it with known contents.
 class Misuse : public testing::TestWithParam<Profile> {
-protected:
+  protected:
     void SetUp() override {
         testing::FLAGS_gtest_death_test_style = "fast";
         buffer_.resize(256 << 10);
         start(false);
     }
-    void TearDown() override { finish(); }
+    void TearDown() override {
+        finish();
+    }
 
     void finish() {
         if (is_default())
@@ -48,7 +50,9 @@ protected:
             rmheap_destroy(heap_);
     }
 
-    bool is_default() const { return GetParam() == DEFAULT_GROWING || GetParam() == DEFAULT_FIXED; }
+    bool is_default() const {
+        return GetParam() == DEFAULT_GROWING || GetParam() == DEFAULT_FIXED;
+    }
 
     void start(bool with_callback) {
         rm_options options;
@@ -148,8 +152,9 @@ class MisuseDeath : public Misuse {};
 
 TEST_P(MisuseDeath, DoubleFree) {
     rmhandle_t handle = freed();
-    EXPECT_DEATH(rmfree(handle), "^jeff: rmfree: stale handle 0x[0-9a-f]{16} \\(heap 0x[0-9a-f]{16}, "
-                                 "generation [0-9]+, entry now [0-9]+\\): the block was freed before");
+    EXPECT_DEATH(rmfree(handle),
+                 "^jeff: rmfree: stale handle 0x[0-9a-f]{16} \\(heap 0x[0-9a-f]{16}, "
+                 "generation [0-9]+, entry now [0-9]+\\): the block was freed before");
 }
 
 TEST_P(MisuseDeath, StaleHandleInEveryCall) {
@@ -172,8 +177,9 @@ TEST_P(MisuseDeath, StaleHandleAfterItsEntryWasReusedManyTimes) {
 }
 
 TEST_P(MisuseDeath, UnlockWithoutLock) {
-    EXPECT_DEATH(rmunlock(block_), "^jeff: rmunlock: handle 0x[0-9a-f]{16} \\(heap 0x[0-9a-f]{16}\\): "
-                                   "the block is not locked");
+    EXPECT_DEATH(rmunlock(block_),
+                 "^jeff: rmunlock: handle 0x[0-9a-f]{16} \\(heap 0x[0-9a-f]{16}\\): "
+                 "the block is not locked");
 }
 
 TEST_P(MisuseDeath, FreeWhileLocked) {
@@ -194,8 +200,10 @@ TEST_P(MisuseDeath, MoreLocksThanCanBeCounted) {
 }
 
 TEST_P(MisuseDeath, ForeignHandle) {
-    EXPECT_DEATH(rmlock(foreign()), "^jeff: rmlock: foreign handle 0x[0-9a-f]{16}: no heap gave it out");
-    EXPECT_DEATH(rmfree(foreign()), "^jeff: rmfree: foreign handle 0x[0-9a-f]{16}: no heap gave it out");
+    EXPECT_DEATH(rmlock(foreign()),
+                 "^jeff: rmlock: foreign handle 0x[0-9a-f]{16}: no heap gave it out");
+    EXPECT_DEATH(rmfree(foreign()),
+                 "^jeff: rmfree: foreign handle 0x[0-9a-f]{16}: no heap gave it out");
 }
 
 TEST_P(MisuseDeath, NullHandle) {
@@ -428,4 +436,4 @@ INSTANTIATE_TEST_SUITE_P(In, MisuseDeath,
                          testing::Values(GROWING, FIXED, DEFAULT_GROWING, DEFAULT_FIXED),
                          profile_name);
 
-}  // namespace
+} // namespace

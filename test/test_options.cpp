@@ -32,15 +32,16 @@ INSTANTIATE_TEST_SUITE_P(
                     SizeText{"18446744073709551615", true, SIZE_MAX},
                     SizeText{"17179869183G", true, size_t{17179869183} << 30}));
 
-INSTANTIATE_TEST_SUITE_P(
-    Bad, Size,
-    testing::Values(SizeText{"", false, 0}, SizeText{"K", false, 0}, SizeText{"-1", false, 0},
-                    SizeText{"+1", false, 0}, SizeText{" 1", false, 0}, SizeText{"1 ", false, 0},
-                    SizeText{"1KB", false, 0}, SizeText{"1k", false, 0}, SizeText{"0x10", false, 0},
-                    SizeText{"1.5M", false, 0}, SizeText{"12Q", false, 0},
-                    SizeText{"18446744073709551616", false, 0},
-                    SizeText{"99999999999999999999999", false, 0},
-                    SizeText{"17179869184G", false, 0}));
+INSTANTIATE_TEST_SUITE_P(Bad, Size,
+                         testing::Values(SizeText{"", false, 0}, SizeText{"K", false, 0},
+                                         SizeText{"-1", false, 0}, SizeText{"+1", false, 0},
+                                         SizeText{" 1", false, 0}, SizeText{"1 ", false, 0},
+                                         SizeText{"1KB", false, 0}, SizeText{"1k", false, 0},
+                                         SizeText{"0x10", false, 0}, SizeText{"1.5M", false, 0},
+                                         SizeText{"12Q", false, 0},
+                                         SizeText{"18446744073709551616", false, 0},
+                                         SizeText{"99999999999999999999999", false, 0},
+                                         SizeText{"17179869184G", false, 0}));
 
 TEST(Number, HasALimit) {
     uint64_t number = 77;
@@ -74,9 +75,13 @@ TEST(Scramble, WithAnythingElseIsRefusedWhole) {
 }
 
 class Environment : public testing::Test {
-protected:
-    void SetUp() override { clear(); }
-    void TearDown() override { clear(); }
+  protected:
+    void SetUp() override {
+        clear();
+    }
+    void TearDown() override {
+        clear();
+    }
 
     static void clear() {
         for (const char *name : {"JEFF_LIMIT", "JEFF_CHECK", "JEFF_SCRAMBLE", "JEFF_RETIRE"})
@@ -131,8 +136,9 @@ TEST_F(Environment, DrawsASeedWhenNoneIsGiven) {
 
 TEST_F(Environment, ReportsABadValueAndKeepsTheDefault) {
     setenv("JEFF_LIMIT", "12Q", 1);
-    EXPECT_EQ("jeff: JEFF_LIMIT=12Q is ignored: expected a size in bytes such as 268435456 or 256M\n",
-              read());
+    EXPECT_EQ(
+        "jeff: JEFF_LIMIT=12Q is ignored: expected a size in bytes such as 268435456 or 256M\n",
+        read());
     EXPECT_EQ(1u, options_.limit);
 }
 
@@ -151,7 +157,8 @@ TEST_F(Environment, ReportsEveryBadValueInALineOfItsOwn) {
 
 TEST_F(Environment, ShowsOnlyTheBeginningOfALongValue) {
     setenv("JEFF_RETIRE", std::string(5000, 'z').c_str(), 1);
-    EXPECT_EQ("jeff: JEFF_RETIRE=" + std::string(40, 'z') + " is ignored: expected 0 or 1\n", read());
+    EXPECT_EQ("jeff: JEFF_RETIRE=" + std::string(40, 'z') + " is ignored: expected 0 or 1\n",
+              read());
 }
 
-}  // namespace
+} // namespace

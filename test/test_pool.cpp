@@ -192,16 +192,18 @@ TEST_F(Pool, VisitSeesEveryLiveElementOnce) {
             live.insert(all[i]);
     }
     std::set<void *> seen;
-    EXPECT_EQ(0, rmpool_visit(
-                     elements,
-                     [](void *context, void *element, rmhandle_t handle) {
-                         EXPECT_EQ(nullptr, handle);
-                         EXPECT_TRUE(static_cast<std::set<void *> *>(context)->insert(element).second);
-                         return 0;
-                     },
-                     &seen));
+    EXPECT_EQ(0,
+              rmpool_visit(
+                  elements,
+                  [](void *context, void *element, rmhandle_t handle) {
+                      EXPECT_EQ(nullptr, handle);
+                      EXPECT_TRUE(static_cast<std::set<void *> *>(context)->insert(element).second);
+                      return 0;
+                  },
+                  &seen));
     EXPECT_EQ(live, seen);
-    EXPECT_EQ(7, rmpool_visit(elements, [](void *, void *, rmhandle_t) { return 7; }, nullptr));
+    EXPECT_EQ(7, rmpool_visit(
+                     elements, [](void *, void *, rmhandle_t) { return 7; }, nullptr));
     rmpool_destroy(elements);
 }
 
@@ -277,8 +279,9 @@ TEST_F(Pool, DoubleFreeIsDetected) {
     void *element = rmpool_alloc(elements);
     void *other = rmpool_alloc(elements);
     rmpool_free(elements, element);
-    EXPECT_DEATH(rmpool_free(elements, element),
-                 "jeff: rmpool_free: element 0x[0-9a-f]+ \\(heap 0x[0-9a-f]+\\): it was freed before");
+    EXPECT_DEATH(
+        rmpool_free(elements, element),
+        "jeff: rmpool_free: element 0x[0-9a-f]+ \\(heap 0x[0-9a-f]+\\): it was freed before");
     rmpool_free(elements, other);
     EXPECT_DEATH(rmpool_free(elements, element), "it was freed before");
     rmpool_destroy(elements);

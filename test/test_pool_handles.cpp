@@ -62,7 +62,8 @@ class PoolHandles : public testing::Test {
         return right;
     }
     // Frees all but every n-th, gives those that are left by their seed.
-    static std::vector<std::pair<rmhandle_t, uint64_t>> sparse(rmpool_t pool, size_t count, size_t nth) {
+    static std::vector<std::pair<rmhandle_t, uint64_t>> sparse(rmpool_t pool, size_t count,
+                                                               size_t nth) {
         std::vector<rmhandle_t> all;
         for (size_t i = 0; i < count; i++)
             all.push_back(make(pool, i));
@@ -293,7 +294,8 @@ TEST_F(PoolHandles, MisuseIsDetected) {
     rmhandle_t element = make(first, 1);
     rmhandle_t other = make(first, 2);
     rmhandle_t block = rmheap_malloc(heap_->get(), 64);
-    EXPECT_DEATH(rmpool_free_handle(second, element), "rmpool_free_handle: element 0x.*another pool");
+    EXPECT_DEATH(rmpool_free_handle(second, element),
+                 "rmpool_free_handle: element 0x.*another pool");
     EXPECT_DEATH(rmpool_free_handle(first, block), "no element of a pool lies there");
     EXPECT_DEATH(rmpool_free(first, &first), "freed by their handles");
     rmlock(element);

@@ -85,8 +85,11 @@ class Program {
         rmpool_options_init(&options);
         options.flags = static_cast<unsigned>(random_.below(4));
         options.alignment = random_.chance(500) ? 0 : size_t{1} << random_.below(9);
-        Pool pool{nullptr, sizes[random_.below(10)], (options.flags & RM_POOL_HANDLES) != 0,
-                  (options.flags & RM_POOL_ZEROED) != 0, {}};
+        Pool pool{nullptr,
+                  sizes[random_.below(10)],
+                  (options.flags & RM_POOL_HANDLES) != 0,
+                  (options.flags & RM_POOL_ZEROED) != 0,
+                  {}};
         pool.pool = rmpool_create(heap_, pool.size, random_.chance(300) ? 0 : 1 + random_.size(500),
                                   &options);
         if (pool.pool != nullptr)
@@ -220,7 +223,8 @@ TEST(PoolRandom, AgreesWithTheModelWhenEverythingMovesAtEveryAllocation) {
     options.check = 3;
     ProfileHeap heap(Profile::growing, &options);
     Program program(heap.get(), 2, 60);
-    for (size_t i = 0; i < support::thread_operations(6000) && !testing::Test::HasFatalFailure(); i++)
+    for (size_t i = 0; i < support::thread_operations(6000) && !testing::Test::HasFatalFailure();
+         i++)
         program.step();
     program.verify_all();
 }
@@ -229,7 +233,8 @@ TEST(PoolRandom, AgreesWithTheModelWhenMemoryIsScarce) {
     rm_options options = support::limited_options(Profile::growing, 1 << 20);
     ProfileHeap heap(Profile::growing, &options);
     Program program(heap.get(), 3, 10000);
-    for (size_t i = 0; i < support::thread_operations(60000) && !testing::Test::HasFatalFailure(); i++)
+    for (size_t i = 0; i < support::thread_operations(60000) && !testing::Test::HasFatalFailure();
+         i++)
         program.step();
     EXPECT_GT(program.refused(), 10u);
     program.verify_all();

@@ -12,14 +12,16 @@ extern "C" {
 namespace {
 
 class Readers : public testing::TestWithParam<bool> {
-protected:
+  protected:
     Readers() {
         jf_readers_init(&readers_);
         if (GetParam() && !jf_os_fence_prepare())
             fence_ = false;
     }
 
-    bool quiet(const rm_reader *own = nullptr) { return jf_readers_quiet(&readers_, own, fence_); }
+    bool quiet(const rm_reader *own = nullptr) {
+        return jf_readers_quiet(&readers_, own, fence_);
+    }
 
     static void open(rm_reader &reader) {
         reader.depth++;
@@ -34,8 +36,12 @@ protected:
         rm_reader reader = {};
         jf_reader_node node = {};
     };
-    void add(Section &section) { jf_readers_add(&readers_, &section.node, &section.reader); }
-    void remove(Section &section) { jf_readers_remove(&readers_, &section.node); }
+    void add(Section &section) {
+        jf_readers_add(&readers_, &section.node, &section.reader);
+    }
+    void remove(Section &section) {
+        jf_readers_remove(&readers_, &section.node);
+    }
 
     jf_readers readers_;
     bool fence_ = GetParam();
@@ -193,4 +199,4 @@ TEST(ReadersPromise, NobodyUsesWhatWasMarkedBefore) {
     EXPECT_GT(yes, 0);
 }
 
-}  // namespace
+} // namespace

@@ -28,4 +28,4 @@ TEST(ShortNames, CompactTakesMilliseconds) {
     EXPECT_EQ(RM_COMPACT_DONE, compact(UINT32_MAX));
 }
 
-}  // namespace
+} // namespace

@@ -37,11 +37,12 @@ typedef struct rm_array *rmarray_t;
 
 /* How much a growing call adds beyond what it needs; less when memory is scarce. */
 enum rm_array_growth {
-    RM_GROWTH_DEFAULT = 0, /* by the hints: DOUBLE for temporary, EIGHTH for long-lived, else HALF */
-    RM_GROWTH_HALF = 1,    /* half of the block's size */
-    RM_GROWTH_DOUBLE = 2,  /* all of the block's size */
-    RM_GROWTH_EIGHTH = 3,  /* an eighth of it */
-    RM_GROWTH_EXACT = 4,   /* nothing but rounding */
+    RM_GROWTH_DEFAULT =
+        0,                /* by the hints: DOUBLE for temporary, EIGHTH for long-lived, else HALF */
+    RM_GROWTH_HALF = 1,   /* half of the block's size */
+    RM_GROWTH_DOUBLE = 2, /* all of the block's size */
+    RM_GROWTH_EIGHTH = 3, /* an eighth of it */
+    RM_GROWTH_EXACT = 4,  /* nothing but rounding */
 };
 
 /* Hints, to be added up. */
@@ -51,15 +52,16 @@ enum rm_array_hint {
     /* Grows to many times its size: from 128 KiB on it gets address space (not memory) of at least 16
      * times its size, or of `expected`, and so need not be copied. */
     RM_ARRAY_WILL_GROW = 4,
-    RM_ARRAY_ZEROED = 8, /* elements that rmarray_resize adds are zero; else their contents are undefined */
+    RM_ARRAY_ZEROED =
+        8, /* elements that rmarray_resize adds are zero; else their contents are undefined */
 };
 
 /* Options of an array. Fill with rmarray_options_init first. */
 struct rm_array_options {
-    size_t struct_size;   /* set by rmarray_options_init */
-    size_t alignment;     /* of the first element: a power of two, at most 512 KiB; 0 = 16 */
-    size_t capacity;      /* elements there is room for from the beginning */
-    size_t expected;      /* elements it may grow to; with RM_ARRAY_WILL_GROW. 0 = not known */
+    size_t struct_size; /* set by rmarray_options_init */
+    size_t alignment;   /* of the first element: a power of two, at most 512 KiB; 0 = 16 */
+    size_t capacity;    /* elements there is room for from the beginning */
+    size_t expected;    /* elements it may grow to; with RM_ARRAY_WILL_GROW. 0 = not known */
     enum rm_array_growth growth;
     unsigned hints; /* of enum rm_array_hint */
 };
@@ -245,11 +247,13 @@ RM_API int rmarray_append_string(rmarray_t string, const char *text);
 #if defined(__GNUC__) || defined(__clang__)
 __attribute__((format(printf, 2, 3)))
 #endif
-RM_API int rmarray_printf(rmarray_t string, const char *format, ...);
+RM_API int
+rmarray_printf(rmarray_t string, const char *format, ...);
 #if defined(__GNUC__) || defined(__clang__)
 __attribute__((format(printf, 2, 0)))
 #endif
-RM_API int rmarray_vprintf(rmarray_t string, const char *format, va_list arguments);
+RM_API int
+rmarray_vprintf(rmarray_t string, const char *format, va_list arguments);
 
 /* ---------------------------------------------------------------------------------------------
  * Figures

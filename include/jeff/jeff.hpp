@@ -21,11 +21,10 @@ namespace jeff {
 
 /* A lock on a block, seen as elements of T; unlocks at its end. Move-only. Empty (false) after a move
  * out of it, and when the block was purged or, from try_lock, could not be locked at once. */
-template <class T>
-class locked {
+template <class T> class locked {
     static_assert(std::is_trivially_copyable_v<T>, "blocks are moved by copying their bytes");
 
-public:
+  public:
     locked() noexcept = default;
 
     /* Takes over a lock that the caller holds: `address` is what rmlock gave, may be nullptr. */
@@ -48,18 +47,36 @@ public:
     locked(const locked &) = delete;
     locked &operator=(const locked &) = delete;
 
-    ~locked() { unlock(); }
+    ~locked() {
+        unlock();
+    }
 
-    explicit operator bool() const noexcept { return address_ != nullptr; }
-    T *get() const noexcept { return address_; }
-    T &operator*() const noexcept { return *address_; }
-    T *operator->() const noexcept { return address_; }
-    T &operator[](std::size_t index) const noexcept { return address_[index]; }
+    explicit operator bool() const noexcept {
+        return address_ != nullptr;
+    }
+    T *get() const noexcept {
+        return address_;
+    }
+    T &operator*() const noexcept {
+        return *address_;
+    }
+    T *operator->() const noexcept {
+        return address_;
+    }
+    T &operator[](std::size_t index) const noexcept {
+        return address_[index];
+    }
 
     /* Whole elements in the block. */
-    std::size_t size() const noexcept { return address_ ? rmsize(handle_) / sizeof(T) : 0; }
-    T *begin() const noexcept { return address_; }
-    T *end() const noexcept { return address_ + size(); }
+    std::size_t size() const noexcept {
+        return address_ ? rmsize(handle_) / sizeof(T) : 0;
+    }
+    T *begin() const noexcept {
+        return address_;
+    }
+    T *end() const noexcept {
+        return address_ + size();
+    }
 
     /* Before its time. No-op on an empty one. */
     void unlock() noexcept {
@@ -69,14 +86,14 @@ public:
         address_ = nullptr;
     }
 
-private:
+  private:
     rmhandle_t handle_ = nullptr;
     T *address_ = nullptr;
 };
 
 /* Owns one block and frees it at its end. Move-only. The block must not be locked then. */
 class handle {
-public:
+  public:
     handle() noexcept = default;
 
     /* A block of `size` bytes in `heap` (nullptr: the default heap). Throws std::bad_alloc. */
@@ -99,11 +116,12 @@ public:
     handle(const handle &) = delete;
     handle &operator=(const handle &) = delete;
 
-    ~handle() { rmfree(handle_); }
+    ~handle() {
+        rmfree(handle_);
+    }
 
     /* A block for `count` elements of T, contents undefined. Throws std::bad_alloc. */
-    template <class T>
-    static handle of(std::size_t count, rmheap_t heap = nullptr) {
+    template <class T> static handle of(std::size_t count, rmheap_t heap = nullptr) {
         static_assert(std::is_trivially_copyable_v<T>, "blocks are moved by copying their bytes");
         if (count > std::numeric_limits<std::size_t>::max() / sizeof(T))
             throw std::bad_alloc();
@@ -120,19 +138,31 @@ public:
         return owner;
     }
 
-    rmhandle_t get() const noexcept { return handle_; }
-    explicit operator bool() const noexcept { return handle_ != nullptr; }
+    rmhandle_t get() const noexcept {
+        return handle_;
+    }
+    explicit operator bool() const noexcept {
+        return handle_ != nullptr;
+    }
 
     /* Gives the block to the caller. */
-    rmhandle_t release() noexcept { return std::exchange(handle_, nullptr); }
+    rmhandle_t release() noexcept {
+        return std::exchange(handle_, nullptr);
+    }
 
     /* Frees the block and takes over another. */
-    void reset(rmhandle_t block = nullptr) noexcept { rmfree(std::exchange(handle_, block)); }
+    void reset(rmhandle_t block = nullptr) noexcept {
+        rmfree(std::exchange(handle_, block));
+    }
 
-    void swap(handle &other) noexcept { std::swap(handle_, other.handle_); }
+    void swap(handle &other) noexcept {
+        std::swap(handle_, other.handle_);
+    }
 
     /* Bytes usable; 0 when purged. */
-    std::size_t size() const noexcept { return rmsize(handle_); }
+    std::size_t size() const noexcept {
+        return rmsize(handle_);
+    }
 
     /* As rmrealloc; the block is untouched when this throws: std::bad_alloc when there is no memory,
      * std::system_error with EBUSY when it is locked and would have to move. */
@@ -145,24 +175,23 @@ public:
     }
 
     /* As rmpurgeable: true when the block is empty already. */
-    bool purgeable(int priority) noexcept { return rmpurgeable(handle_, priority) == 1; }
+    bool purgeable(int priority) noexcept {
+        return rmpurgeable(handle_, priority) == 1;
+    }
 
-    template <class T = std::byte>
-    locked<T> lock() const noexcept {
+    template <class T = std::byte> locked<T> lock() const noexcept {
         return locked<T>(handle_, rmlock(handle_));
     }
 
-    template <class T = std::byte>
-    locked<T> try_lock() const noexcept {
+    template <class T = std::byte> locked<T> try_lock() const noexcept {
         return locked<T>(handle_, rmtrylock(handle_));
     }
 
-    template <class T = std::byte>
-    locked<T> lock_long() const noexcept {
+    template <class T = std::byte> locked<T> lock_long() const noexcept {
         return locked<T>(handle_, rmlock_long(handle_));
     }
 
-private:
+  private:
     static rmhandle_t require(rmhandle_t block) {
         if (block == nullptr)
             throw std::bad_alloc();
@@ -178,25 +207,27 @@ inline void swap(handle &first, handle &second) noexcept {
 
 /* A read section of the calling thread, open as long as this lives. Belongs to the thread that made it. */
 class read_section {
-public:
-    read_section() noexcept { rmread_begin(); }
-    ~read_section() { rmread_end(); }
+  public:
+    read_section() noexcept {
+        rmread_begin();
+    }
+    ~read_section() {
+        rmread_end();
+    }
     read_section(const read_section &) = delete;
     read_section &operator=(const read_section &) = delete;
 
     /* The block's address, good until the section ends; nullptr when purged. */
-    template <class T = std::byte>
-    const T *deref(rmhandle_t block) const noexcept {
+    template <class T = std::byte> const T *deref(rmhandle_t block) const noexcept {
         static_assert(std::is_trivially_copyable_v<T>, "blocks are moved by copying their bytes");
         return static_cast<const T *>(rmderef(block));
     }
 
-    template <class T = std::byte>
-    const T *deref(const handle &block) const noexcept {
+    template <class T = std::byte> const T *deref(const handle &block) const noexcept {
         return deref<T>(block.get());
     }
 };
 
-}  // namespace jeff
+} // namespace jeff
 
 #endif

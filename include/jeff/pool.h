@@ -45,15 +45,16 @@ struct rm_pool_options {
 
 /* Figures of one pool. */
 struct rm_pool_stats {
-    size_t element_size;      /* bytes asked for */
-    size_t stride;            /* bytes from element to element */
-    size_t elements;          /* live */
-    size_t capacity;          /* elements all blocks can hold */
+    size_t element_size; /* bytes asked for */
+    size_t stride;       /* bytes from element to element */
+    size_t elements;     /* live */
+    size_t capacity;     /* elements all blocks can hold */
     size_t blocks;
-    size_t partial_blocks;    /* neither full nor empty, free elements that threads keep at hand not free */
-    size_t empty_blocks;      /* kept for the next element */
-    size_t block_elements;    /* elements in a block */
-    size_t committed;         /* bytes that may hold memory */
+    size_t
+        partial_blocks; /* neither full nor empty, free elements that threads keep at hand not free */
+    size_t empty_blocks;   /* kept for the next element */
+    size_t block_elements; /* elements in a block */
+    size_t committed;      /* bytes that may hold memory */
 };
 
 RM_API void rmpool_options_init(struct rm_pool_options *ret_options);

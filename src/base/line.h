@@ -20,7 +20,7 @@ void jf_line_start(struct jf_line *ret_line);
 /* Each adds to the end. `text` may be NULL: nothing is added. */
 void jf_line_add(struct jf_line *line, const char *text);
 void jf_line_add_part(struct jf_line *line, const char *text, size_t length_max);
-void jf_line_add_number(struct jf_line *line, uint64_t number);  /* decimal */
+void jf_line_add_number(struct jf_line *line, uint64_t number); /* decimal */
 void jf_line_add_address(struct jf_line *line, uintptr_t bits); /* 0x and all digits of a pointer */
 
 #endif

@@ -2,8 +2,8 @@
 #include "collections/array.h"
 
 enum {
-    WORTH_ROOM = 128 << 10,    /* blocks from here up have chunks of their own */
-    ROOM_FACTOR = 4,           /* address space of a large array, in sizes of it */
+    WORTH_ROOM = 128 << 10, /* blocks from here up have chunks of their own */
+    ROOM_FACTOR = 4,        /* address space of a large array, in sizes of it */
     ROOM_FACTOR_WILL_GROW = 16,
 };
 

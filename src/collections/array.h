@@ -60,8 +60,8 @@ static inline bool jf_array_bytes(const struct jf_array *open, size_t length, si
 }
 
 static inline size_t jf_array_capacity(const struct jf_array *open) {
-    size_t most = (open->size - jf_array_tail_size(open) - jf_array_is_string(open)) /
-                  open->element_size;
+    size_t most =
+        (open->size - jf_array_tail_size(open) - jf_array_is_string(open)) / open->element_size;
     return most < JF_ARRAY_LENGTH_MAX ? most : JF_ARRAY_LENGTH_MAX;
 }
 

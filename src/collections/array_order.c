@@ -30,8 +30,8 @@ size_t rmarray_search(rmarray_t array, const void *key, rm_array_compare_fn *com
         return RM_ARRAY_NONE;
     const unsigned char *found =
         bsearch(key, open.elements, open.length, open.element_size, compare);
-    size_t index = found != NULL ? (size_t)(found - open.elements) / open.element_size
-                                 : RM_ARRAY_NONE;
+    size_t index =
+        found != NULL ? (size_t)(found - open.elements) / open.element_size : RM_ARRAY_NONE;
     jf_array_close(&open);
     return index;
 }

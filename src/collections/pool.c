@@ -84,7 +84,8 @@ static bool lay_out(struct jf_pool *pool, size_t elements) {
     if (chosen) {
         size_t most = BLOCK_MAX / (pool->stride + 8);
         elements = elements < most ? elements : most > 0 ? most : 1;
-        bytes = (elements + slots_for_marks(pool, elements + elements / 8 + 16)) * pool->stride + guard;
+        bytes =
+            (elements + slots_for_marks(pool, elements + elements / 8 + 16)) * pool->stride + guard;
         bytes = bytes < BLOCK_MAX ? bytes : BLOCK_MAX;
     }
     pool->shift = jf_bits_log2_up(bytes);
@@ -520,8 +521,8 @@ static int visit_block(const struct jf_pool_block *block, rm_pool_visit_fn *visi
     for (uint32_t slot = 0; slot < block->carved && result == 0; slot++) {
         rmhandle_t handle;
         if (is_live(block, slot, &handle))
-            result = visit(context,
-                           handle == NULL ? (void *)jf_pool_element(block, slot) : NULL, handle);
+            result = visit(context, handle == NULL ? (void *)jf_pool_element(block, slot) : NULL,
+                           handle);
     }
     return result;
 }

@@ -25,9 +25,10 @@ enum {
     JF_POOL_FREE = 0,
     JF_POOL_LIVE = 1,
     JF_POOL_TAKEN = 2,
-    JF_POOL_BINS = 17,      /* 0: empty blocks; the others by slots in use, in 16ths; full ones are in none */
+    JF_POOL_BINS =
+        17, /* 0: empty blocks; the others by slots in use, in 16ths; full ones are in none */
     JF_POOL_CACHE_MAX = 128,
-    JF_POOL_RECENT = 16,    /* blocks a cache remembers */
+    JF_POOL_RECENT = 16, /* blocks a cache remembers */
 };
 #define JF_POOL_MARK_TAKEN UINT32_MAX
 
@@ -46,7 +47,7 @@ struct jf_pool_block {
     size_t committed;
     struct jf_pool_block *next, *previous; /* of its bin, or the full ones */
     struct jf_pool_block *visit_next;      /* of the visit under way */
-    jf_word freed;                         /* handles: slot + 1 of the element freed last; 0 = none */
+    jf_word freed; /* handles: slot + 1 of the element freed last; 0 = none */
     struct jf_pool_block *freed_next;
 };
 
@@ -99,8 +100,8 @@ static inline uintptr_t jf_pool_element(const struct jf_pool_block *block, uint3
 }
 
 /* The slot that the address lies in. */
-static inline uint32_t jf_pool_slot_at(const struct jf_pool *pool, const struct jf_pool_block *block,
-                                       uintptr_t address) {
+static inline uint32_t jf_pool_slot_at(const struct jf_pool *pool,
+                                       const struct jf_pool_block *block, uintptr_t address) {
     __extension__ typedef unsigned __int128 product;
     uint64_t offset = address - block->region.start;
     return (uint32_t)((product)offset * pool->reciprocal >> 64);
@@ -162,7 +163,6 @@ void jf_pool_trim(struct jf_pool *pool);
 
 /* Frees in their blocks the elements that were freed by their handles. */
 void jf_pool_collect(struct jf_pool *pool);
-
 
 /* --- pool_threads.c */
 

@@ -21,8 +21,8 @@ static void enlist(struct jf_pool_block *block) {
     struct jf_pool *pool = block->pool;
     uint32_t most = usable(block);
     block->full = block->used == most;
-    block->bin = block->used == 0 ? 0
-                                  : 1 + (unsigned)((uint64_t)block->used * (JF_POOL_BINS - 1) / most);
+    block->bin =
+        block->used == 0 ? 0 : 1 + (unsigned)((uint64_t)block->used * (JF_POOL_BINS - 1) / most);
     struct jf_pool_block **list = list_of(block);
     block->previous = NULL;
     block->next = *list;
@@ -52,9 +52,8 @@ static void unlist(struct jf_pool_block *block) {
 void jf_pool_rebin(struct jf_pool_block *block) {
     uint32_t most = usable(block);
     bool full = block->used == most;
-    unsigned bin = block->used == 0
-                       ? 0
-                       : 1 + (unsigned)((uint64_t)block->used * (JF_POOL_BINS - 1) / most);
+    unsigned bin =
+        block->used == 0 ? 0 : 1 + (unsigned)((uint64_t)block->used * (JF_POOL_BINS - 1) / most);
     if (full == block->full && (full || bin == block->bin))
         return;
     unlist(block);

@@ -75,8 +75,8 @@ static bool mark(const struct jf_pool_block *block, uint32_t slot, struct move *
 }
 
 /* Copies a marked element into a slot that was taken for it, and swaps its entry over. */
-static bool commit(const struct move *move, struct jf_pool_block *source, struct jf_pool_block *target,
-                   uint32_t to) {
+static bool commit(const struct move *move, struct jf_pool_block *source,
+                   struct jf_pool_block *target, uint32_t to) {
     struct jf_pool *pool = source->pool;
     const struct jf_space *space = &pool->window->space;
     jf_word *entry = entry_of(pool, move->index);
@@ -277,8 +277,7 @@ rm_compact_status rmpool_compact(rmpool_t opaque, uint32_t max_us,
     uint64_t start = jf_os_clock_ns();
     struct compaction compaction = {.pool = pool};
     begin(pool);
-    compaction.result.status =
-        run(&compaction, max_us != 0 ? start + (uint64_t)max_us * 1000 : 0);
+    compaction.result.status = run(&compaction, max_us != 0 ? start + (uint64_t)max_us * 1000 : 0);
     compaction.result.elapsed_us = (uint32_t)((jf_os_clock_ns() - start) / 1000);
     if (ret_result != NULL)
         *ret_result = compaction.result;
@@ -289,7 +288,8 @@ rm_compact_status rmpool_compact(rmpool_t opaque, uint32_t max_us,
 /* ------------------------------------------------------------------------------------- scrambling */
 
 /* Moves the element of one slot to any other that is free, and fills what it leaves. */
-static void scramble_slot(struct compaction *compaction, struct jf_pool_block *block, uint32_t slot) {
+static void scramble_slot(struct compaction *compaction, struct jf_pool_block *block,
+                          uint32_t slot) {
     struct jf_pool *pool = block->pool;
     struct jf_pool_block *target = choose_target(pool, NULL);
     struct move move;

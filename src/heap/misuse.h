@@ -13,7 +13,7 @@ struct jf_misuse {
     struct jf_heap *heap; /* NULL when it cannot be told */
     bool has_word;        /* the handle names an entry, and `word` is what was found there */
     jf_word word;
-    int rule;              /* HEAP_FAULT: the broken rule and its name */
+    int rule; /* HEAP_FAULT: the broken rule and its name */
     const char *rule_name;
     const char *detail; /* NULL, or what is known beyond the kind */
     uint64_t seed;      /* scramble seed; HEAP_FAULT with scrambling on */
