@@ -13,6 +13,11 @@ enum {
 
 /* ------------------------------------------------------------------------------------- lists */
 
+/* Written under the mutex; threads that drain their rings look without it whether it is a pool's. */
+static void set_state(struct jf_region *region, enum jf_region_state state) {
+    __atomic_store_n(&region->state, state, __ATOMIC_RELAXED);
+}
+
 static struct jf_region **list_of(struct jf_region *region) {
     struct jf_grow *grow = &region->heap->u.grow;
     switch (region->state) {
@@ -78,7 +83,7 @@ static struct jf_region *new_descriptor(struct jf_window *window) {
 }
 
 static void free_descriptor(struct jf_window *window, struct jf_region *region) {
-    region->state = JF_REGION_FREE;
+    set_state(region, JF_REGION_FREE);
     region->next = window->free_regions;
     window->free_regions = region;
 }
@@ -103,7 +108,7 @@ struct jf_region *jf_region_create(struct jf_heap *heap) {
     region->swept_live = 0;
     for (unsigned i = 0; i < JF_REGION_PAGES / 64; i++)
         region->pages[i] = 0;
-    region->state = JF_REGION_OWNED;
+    set_state(region, JF_REGION_OWNED);
     if (!jf_region_commit(region, region->start, region->start + JF_PAGE_SIZE, 0)) {
         jf_arena_free(window->arena, start, 0);
         free_descriptor(window, region);
@@ -137,7 +142,7 @@ void jf_region_release(struct jf_region *region) {
 
 void jf_region_set_state(struct jf_region *region, enum jf_region_state state) {
     unlist(region);
-    region->state = state;
+    set_state(region, state);
     enlist(region);
     if (state != JF_REGION_OWNED && state != JF_REGION_HELD &&
         !region->heap->u.grow.window->keep_empty && jf_region_live_bytes(region) == 0)
@@ -287,13 +292,14 @@ bool jf_local_next_hole(struct jf_local *local, size_t stride, unsigned align_lo
     unsigned misfits = 0;
     while (at != 0 && at < last) {
         uintptr_t hole = at;
-        struct jf_step step;
+        struct jf_step step = {0};
         for (; fetched < at + SWEEP_AHEAD; fetched += SWEEP_LINE)
             __builtin_prefetch((const void *)fetched, 1);
         local->fetched = fetched;
         while (at < last && jf_region_step(at, &step) && step.hole)
             at += step.stride;
         if (at == hole) {
+            JF_ASSERT(step.stride != 0);
             at += step.stride;
             continue;
         }
