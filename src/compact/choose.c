@@ -96,9 +96,9 @@ void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling, boo
         next = region->next;
         if (region->state != JF_REGION_HELD)
             continue;
-        region->settled_live = (uint32_t)jf_region_live_bytes(region);
         if (region == filling)
             continue;
+        region->settled_live = (uint32_t)jf_region_live_bytes(region);
         enum jf_region_state state = outcome(heap, region, roomier);
         region->pinned_dead = state == JF_REGION_STUCK ? (uint32_t)waste(region) : 0;
         jf_region_set_state(region, state);

@@ -47,6 +47,9 @@ struct jf_compactor {
     bool in_cycle; /* a cycle has begun and not ended */
     bool starved;  /* a block stayed in this cycle because there was no room to move it to */
     uint64_t committed_before; /* the heap's committed bytes when the cycle began */
+    struct jf_region
+        *filling_before; /* the region that was being filled then, and its live bytes */
+    size_t filling_live_before;
     unsigned count;
     uintptr_t at[JF_BATCH_BLOCKS];
     jf_word word[JF_BATCH_BLOCKS];

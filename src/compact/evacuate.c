@@ -339,12 +339,28 @@ static void begin_cycle(struct jf_heap *heap, struct jf_compactor *compactor) {
     compactor->in_cycle = true;
     compactor->starved = false;
     compactor->committed_before = jf_word_load(&heap->u.grow.committed);
-    if (filling == NULL || !jf_choose_filling_is_sparse(filling))
+    compactor->filling_before = filling;
+    if (filling == NULL)
         return;
+    compactor->filling_live_before = jf_region_live_bytes(filling);
+    if (!jf_choose_filling_is_sparse(filling))
+        return;
+    compactor->filling_before = NULL;
     jf_gaps_leave(compactor);
     jf_os_mutex_lock(&window->mutex);
     jf_region_set_state(filling, JF_REGION_LISTED);
     jf_os_mutex_unlock(&window->mutex);
+}
+
+/* What was freed in the region being filled is counted from when something was last moved there: many calls
+ * with a little freed between them must come to let go of it too. */
+static void note_filling(struct jf_compactor *compactor) {
+    struct jf_region *filling = compactor->gap.region;
+    if (filling == NULL)
+        return;
+    size_t live = jf_region_live_bytes(filling);
+    if (filling != compactor->filling_before || live > compactor->filling_live_before)
+        filling->settled_live = (uint32_t)live;
 }
 
 /* Ends a cycle: lets go of everything but the region being filled, which the next cycle goes on with. */
@@ -352,6 +368,7 @@ static void finish_cycle(struct jf_compaction *compaction, struct jf_compactor *
     compaction->result.bytes_released += jf_gaps_finish(compactor);
     bool roomier = compactor->starved &&
                    jf_word_load(&compaction->heap->u.grow.committed) < compactor->committed_before;
+    note_filling(compactor);
     jf_choose_settle(compaction->heap, compactor->gap.region, roomier);
     compactor->in_cycle = false;
 }
