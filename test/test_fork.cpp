@@ -1,58 +1,23 @@
 // fork in a program whose other threads allocate, resize, compact, create and end heaps just then: the
 // child goes on with everything. JEFF_TEST_THREADS_SCALE multiplies the number of forks.
+#include "support/child.hpp"
 #include "support/threads.hpp"
-
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
-#include <cstdio>
-#include <cstring>
-#include <functional>
 
 using support::BusyCompactor;
 using support::Exchange;
+using support::expect_whole_in_child;
 using support::Filled;
 using support::MixedOptions;
 using support::Random;
+using support::run_child;
 using support::run_mixed;
 
 namespace {
 
 constexpr size_t shared_first = 64; /* bytes of a shared block that never change */
-
-// The child's exit status names the line that failed.
-#define CHILD_EXPECT(condition)                                                                    \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            std::fprintf(stderr, "%s:%d: in the child: %s\n", __FILE__, __LINE__, #condition);     \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (false)
-
-// Runs `child` in a child process; a child that hangs is killed by its alarm.
-void run_child(const std::function<void()> &child) {
-    pid_t pid = fork();
-    ASSERT_GE(pid, 0);
-    if (pid == 0) {
-        alarm(60);
-        child();
-        _exit(testing::Test::HasFailure() ? 2 : 0);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(pid, &status, 0), pid);
-    EXPECT_TRUE(WIFEXITED(status)) << "ended by signal " << WTERMSIG(status);
-    EXPECT_EQ(WEXITSTATUS(status), 0);
-}
-
-void expect_whole_in_child(rmheap_t heap) {
-    rm_fault fault;
-    int rule = rmheap_check(heap, &fault);
-    if (rule != 0)
-        std::fprintf(stderr, "rule %d %s at %p: %s\n", rule, fault.name, fault.address, fault.text);
-    CHILD_EXPECT(rule == 0);
-}
 
 // Threads that are busy in many ways until they are stopped.
 class Busy {

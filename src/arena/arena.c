@@ -46,7 +46,7 @@ static unsigned largest_possible(const struct jf_arena *arena) {
 uintptr_t jf_arena_alloc(struct jf_arena *arena, unsigned order, enum jf_chunk_kind kind,
                          void *owner, bool *ret_zero) {
     size_t unit;
-    if (order > largest_possible(arena)) {
+    if (order > largest_possible(arena) || jf_arena_is_refused(&arena->refuse_calls)) {
         return 0;
     }
     jf_os_mutex_lock(&arena->mutex);
@@ -133,7 +133,7 @@ static bool range_has_chunks(const struct jf_arena *arena, size_t first, size_t 
 
 bool jf_arena_extend(struct jf_arena *arena, uintptr_t address, unsigned new_order) {
     size_t unit = jf_unit_of(arena, address);
-    if (new_order > largest_possible(arena)) {
+    if (new_order > largest_possible(arena) || jf_arena_is_refused(&arena->refuse_calls)) {
         return false;
     }
     size_t end = unit + ((size_t)1 << new_order);

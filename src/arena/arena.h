@@ -123,6 +123,10 @@ const char *jf_arena_check(struct jf_arena *arena);
  * `persistent` all that follow too; 0 = none. */
 void jf_arena_refuse(struct jf_arena *arena, unsigned nth, bool persistent);
 
+/* The same for calls, whether or not they would ask the system: of jf_arena_alloc, jf_arena_extend,
+ * jf_arena_meta_alloc and jf_arena_make_accessible. */
+void jf_arena_refuse_calls(struct jf_arena *arena, unsigned nth, bool persistent);
+
 /* Every request of the arena and of the table to the system goes through this: false when refused, by
  * jf_arena_refuse or by the system. */
 bool jf_arena_make_accessible(struct jf_arena *arena, uintptr_t address, size_t size);

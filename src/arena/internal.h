@@ -42,6 +42,12 @@ struct jf_meta_object {
     struct jf_meta_object *next;
 };
 
+/* Which call is to be refused. */
+struct jf_refusal {
+    atomic_uint nth; /* calls until then, 0 = none */
+    atomic_bool persistent;
+};
+
 /* Lives at the start of its bookkeeping reservation:
  *   fixed part: this struct | accessible bits | blocks of `pieces` | map     (accessible from the start)
  *   units (accessible as far as the granules they describe) | bookkeeping objects (up to meta_open)
@@ -66,8 +72,8 @@ struct jf_arena {
     uintptr_t meta_start;
     uintptr_t meta_end;
 
-    atomic_uint refuse; /* requests until one is refused, 0 = none; for tests */
-    atomic_bool refuse_persistent;
+    struct jf_refusal refuse_requests; /* for tests */
+    struct jf_refusal refuse_calls;
     atomic_size_t dirty_bytes; /* written under the mutex */
 
     /* Guarded by the mutex. */
@@ -106,6 +112,9 @@ static inline bool jf_granule_is_open(const _Atomic(uint64_t) *bits, size_t gran
     uint64_t word = atomic_load_explicit(&bits[granule / 64], memory_order_acquire);
     return (word >> (granule % 64) & 1u) != 0;
 }
+
+/* Whether this call is the one to be refused. Any thread. */
+bool jf_arena_is_refused(struct jf_refusal *refusal);
 
 /* One request to the system; false when it or jf_arena_refuse refuses. Any thread. */
 bool jf_arena_request(struct jf_arena *arena, uintptr_t address, size_t size);

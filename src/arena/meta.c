@@ -36,7 +36,7 @@ static void *take_fresh(struct jf_arena *arena, size_t size) {
 
 void *jf_arena_meta_alloc(struct jf_arena *arena, size_t size) {
     size_t class = class_of(size);
-    if (class == 0) {
+    if (class == 0 || jf_arena_is_refused(&arena->refuse_calls)) {
         return NULL;
     }
     jf_os_mutex_lock(&arena->mutex);

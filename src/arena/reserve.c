@@ -14,22 +14,31 @@
 #define BITS_PER_WORD 64
 
 bool jf_arena_request(struct jf_arena *arena, uintptr_t address, size_t size) {
+    return !jf_arena_is_refused(&arena->refuse_requests) && jf_os_make_accessible(address, size);
+}
+
+bool jf_arena_is_refused(struct jf_refusal *refusal) {
     /* Not exact when two threads ask at once; only tests set it. */
-    unsigned nth = atomic_load_explicit(&arena->refuse, memory_order_relaxed);
+    unsigned nth = atomic_load_explicit(&refusal->nth, memory_order_relaxed);
     if (nth > 1) {
-        atomic_store_explicit(&arena->refuse, nth - 1, memory_order_relaxed);
-    } else if (nth == 1) {
-        if (!atomic_load_explicit(&arena->refuse_persistent, memory_order_relaxed)) {
-            atomic_store_explicit(&arena->refuse, 0, memory_order_relaxed);
-        }
-        return false;
+        atomic_store_explicit(&refusal->nth, nth - 1, memory_order_relaxed);
+    } else if (nth == 1 && !atomic_load_explicit(&refusal->persistent, memory_order_relaxed)) {
+        atomic_store_explicit(&refusal->nth, 0, memory_order_relaxed);
     }
-    return jf_os_make_accessible(address, size);
+    return nth == 1;
+}
+
+static void refuse(struct jf_refusal *refusal, unsigned nth, bool persistent) {
+    atomic_store_explicit(&refusal->persistent, persistent, memory_order_relaxed);
+    atomic_store_explicit(&refusal->nth, nth, memory_order_relaxed);
 }
 
 void jf_arena_refuse(struct jf_arena *arena, unsigned nth, bool persistent) {
-    atomic_store_explicit(&arena->refuse_persistent, persistent, memory_order_relaxed);
-    atomic_store_explicit(&arena->refuse, nth, memory_order_relaxed);
+    refuse(&arena->refuse_requests, nth, persistent);
+}
+
+void jf_arena_refuse_calls(struct jf_arena *arena, unsigned nth, bool persistent) {
+    refuse(&arena->refuse_calls, nth, persistent);
 }
 
 /* --- Making accessible. No mutex: asking the system twice for the same range is harmless, and a bit is
@@ -73,6 +82,9 @@ bool jf_arena_make_accessible(struct jf_arena *arena, uintptr_t address, size_t 
     size_t offset = address - arena->base;
     if (size == 0) {
         return true;
+    }
+    if (jf_arena_is_refused(&arena->refuse_calls)) {
+        return false;
     }
     if (offset >= arena->size || size > arena->size - offset) {
         return false;
