@@ -355,8 +355,8 @@ TEST_F(Pool, SimultaneousDoubleFreeIsNoticedBeforeTheElementIsGivenOutTwice) {
     // what the second of two threads would have done that saw the element live at the same time
     auto *inner = reinterpret_cast<jf_pool *>(elements);
     jf_pool_cache *cache = jf_thread_self()->pool_caches[inner->id];
-    cache->slots[cache->count] = cache->slots[cache->count - 1];
-    cache->count++;
+    *cache->top = cache->top[-1];
+    cache->top++;
     void *once = rmpool_alloc(elements);
     void *twice = rmpool_alloc(elements);
     EXPECT_EQ(element, once);

@@ -84,8 +84,7 @@ static bool lay_out(struct jf_pool *pool, size_t elements) {
     if (chosen) {
         size_t most = BLOCK_MAX / (pool->stride + 8);
         elements = elements < most ? elements : most > 0 ? most : 1;
-        bytes =
-            (elements + slots_for_marks(pool, elements + elements / 8 + 16)) * pool->stride + guard;
+        bytes = (elements + slots_for_marks(pool, 2 * elements + 64)) * pool->stride + guard;
         bytes = bytes < BLOCK_MAX ? bytes : BLOCK_MAX;
     }
     pool->shift = jf_bits_log2_up(bytes);
@@ -93,7 +92,8 @@ static bool lay_out(struct jf_pool *pool, size_t elements) {
         pool->shift = JF_UNIT_SHIFT;
     pool->order = pool->shift - JF_UNIT_SHIFT;
     size_t slots = (((size_t)1 << pool->shift) - guard) / pool->stride;
-    pool->taken = (uint32_t)slots_for_marks(pool, slots);
+    pool->marks = (uint32_t)(((size_t)1 << pool->shift) / pool->stride + 1);
+    pool->taken = (uint32_t)slots_for_marks(pool, pool->marks);
     if (chosen && elements + pool->taken < slots)
         slots = elements + pool->taken;
     pool->slots = (uint32_t)slots;
@@ -132,6 +132,7 @@ static void enlist(struct jf_pool *pool) {
         link = &before->next;
         pool->id++;
     }
+    pool->fast_id = pool->handles ? UINT32_MAX : pool->id;
     pool->previous = before;
     pool->next = *link;
     if (pool->next != NULL)
@@ -236,12 +237,11 @@ void jf_pool_drop_all(struct jf_heap *heap) {
 
 /* ------------------------------------------------------------------------------------- caches */
 
-/* The calling thread's cache of the pool if it has one. */
-static inline struct jf_pool_cache *own_cache(const struct jf_pool *pool) {
+/* The calling thread's cache of the pool with this id if it has one. */
+static inline struct jf_pool_cache *own_cache(uint32_t id) {
     const struct jf_thread *thread = jf_thread_root;
-    return RM_LIKELY(thread != NULL && pool->id < thread->pool_cache_count)
-               ? thread->pool_caches[pool->id]
-               : NULL;
+    return RM_LIKELY(thread != NULL && id < thread->pool_cache_count) ? thread->pool_caches[id]
+                                                                      : NULL;
 }
 
 struct filling {
@@ -255,13 +255,15 @@ static bool fill(void *context) {
     struct filling *filling = context;
     struct jf_pool *pool = filling->pool;
     struct jf_window *window = pool->window;
+    filling->thread = jf_thread_root;
+    filling->cache = own_cache(pool->id);
     if (filling->cache == NULL)
         filling->cache = jf_pool_cache_get(pool, &filling->thread);
     if (filling->cache == NULL)
         return false;
     struct jf_thread *thread = filling->thread;
     jf_os_mutex_lock(&window->mutex);
-    bool done = filling->cache->count != 0 || jf_pool_fill(pool, filling->cache);
+    bool done = jf_pool_at_hand(filling->cache) != 0 || jf_pool_fill(pool, filling->cache);
     if (done && pool->handles && !jf_table_ready(&thread->entries) &&
         !jf_table_refill(&window->table, &thread->entries))
         done = jf_window_add_page(window, &thread->entries) &&
@@ -272,18 +274,27 @@ static bool fill(void *context) {
 
 /* ------------------------------------------------------------------------------------- stable */
 
-static inline void *take_slot(struct jf_pool *pool, struct jf_pool_cache *cache) {
-    struct jf_pool_slot *slot = &cache->slots[cache->count - 1];
-    unsigned char *state = slot->mark;
+/* Takes the slot that is given out next; false when it is live: two threads freed it at the same time, and it
+ * was given out again since. */
+static inline bool take_slot(struct jf_pool_cache *cache, struct jf_pool_slot *ret_slot) {
+    *ret_slot = cache->top[-1];
+    unsigned char *state = ret_slot->mark;
     if (!RM_LIKELY(__atomic_load_n(state, __ATOMIC_RELAXED) == JF_POOL_FREE))
-        return NULL;
+        return false;
+    /* The program will write to it: stores wait for their lines one by one, prefetches do not. */
+    __builtin_prefetch((const void *)ret_slot->element, 1);
     __atomic_store_n(state, JF_POOL_LIVE, __ATOMIC_RELAXED);
-    cache->count--;
-    void *element = (void *)slot->element;
-    jf_mark_open((uintptr_t)element, pool->element_size);
-    if (!RM_LIKELY(!pool->zeroed))
-        memset(element, 0, pool->element_size);
-    return element;
+    cache->top--;
+    return true;
+}
+
+static JF_NOINLINE void *clear(const struct jf_pool *pool, uintptr_t element) {
+    return memset((void *)element, 0, pool->element_size);
+}
+
+static inline void *give_out(const struct jf_pool *pool, uintptr_t element) {
+    jf_mark_open(element, pool->element_size);
+    return RM_LIKELY(!pool->zeroed) ? (void *)element : clear(pool, element);
 }
 
 static JF_NOINLINE void *alloc_slow(struct jf_pool *pool) {
@@ -291,14 +302,13 @@ static JF_NOINLINE void *alloc_slow(struct jf_pool *pool) {
         return NULL;
     for (;;) {
         struct filling filling = {.pool = pool};
+        struct jf_pool_slot slot;
         if (!fill(&filling) && !jf_blocks_insist(pool->heap, pool->stride, fill, &filling))
             return NULL;
-        void *element = take_slot(pool, filling.cache);
-        if (element != NULL)
-            return element;
-        /* two threads freed it at the same time, and it was given out again since */
-        struct jf_pool_cache *cache = filling.cache;
-        report(pool, "rmpool_alloc", RM_MISUSE_DOUBLE_FREE, cache->slots[--cache->count].element,
+        if (take_slot(filling.cache, &slot))
+            return give_out(pool, slot.element);
+        filling.cache->top--;
+        report(pool, "rmpool_alloc", RM_MISUSE_DOUBLE_FREE, slot.element,
                "two threads freed it at the same time");
     }
 }
@@ -306,13 +316,11 @@ static JF_NOINLINE void *alloc_slow(struct jf_pool *pool) {
 void *rmpool_alloc(rmpool_t opaque) {
     struct jf_pool *pool = (struct jf_pool *)opaque;
     if (RM_LIKELY(pool != NULL)) {
-        /* a handle pool's marks are no states */
-        struct jf_pool_cache *cache = own_cache(pool);
-        if (RM_LIKELY(cache != NULL && cache->count != 0 && !pool->handles)) {
-            void *element = take_slot(pool, cache);
-            if (RM_LIKELY(element != NULL))
-                return element;
-        }
+        struct jf_pool_cache *cache = own_cache(pool->fast_id);
+        struct jf_pool_slot slot;
+        if (RM_LIKELY(cache != NULL && cache->top != cache->slots) &&
+            RM_LIKELY(take_slot(cache, &slot)))
+            return give_out(pool, slot.element);
     }
     return alloc_slow(pool);
 }
@@ -335,62 +343,65 @@ static void report_free(const struct jf_pool *pool, uintptr_t address) {
     report(pool, "rmpool_free", kind, address, NULL);
 }
 
-static inline struct jf_pool_block *block_of(const struct jf_pool *pool,
-                                             struct jf_pool_cache *cache, uintptr_t address) {
-    struct jf_pool_block **recent = &cache->recent[address >> pool->shift & (JF_POOL_RECENT - 1)];
-    struct jf_pool_block *block = *recent;
-    /* the descriptor may serve another chunk or pool by now, and another thread may be writing that into it */
-    if (RM_LIKELY(block != NULL) &&
-        RM_LIKELY(address - __atomic_load_n(&block->region.start, __ATOMIC_RELAXED) <
-                      (size_t)1 << pool->shift &&
-                  __atomic_load_n(&block->pool, __ATOMIC_ACQUIRE) == pool))
-        return block;
-    block = jf_pool_block_at(pool->window, address);
-    if (block == NULL || __atomic_load_n(&block->pool, __ATOMIC_ACQUIRE) != pool)
-        return NULL;
-    *recent = block;
-    return block;
+/* The block that the address lies in, as the thread remembers it; *ret_offset into its chunk. The descriptor
+ * may serve another chunk or pool by now, and another thread may be writing that into it. */
+static inline const struct jf_pool_block *recent_block(const struct jf_pool *pool,
+                                                       const struct jf_pool_cache *cache,
+                                                       uintptr_t address, uintptr_t *ret_offset) {
+    const struct jf_pool_block *block =
+        cache->recent[address >> pool->shift & (JF_POOL_RECENT - 1)];
+    *ret_offset = address - __atomic_load_n(&block->region.start, __ATOMIC_RELAXED);
+    return RM_LIKELY(*ret_offset >> pool->shift == 0 &&
+                     __atomic_load_n(&block->pool, __ATOMIC_ACQUIRE) == pool)
+               ? block
+               : NULL;
 }
 
-static JF_NOINLINE void make_cache_room(struct jf_pool *pool, struct jf_pool_cache *cache) {
-    int saved = jf_os_save_errno();
-    jf_os_mutex_lock(&pool->window->mutex);
-    jf_pool_flush(pool, cache, pool->cache_most / 2);
-    jf_os_mutex_unlock(&pool->window->mutex);
-    jf_os_restore_errno(saved);
-}
-
-/* False when the address is no live element of the pool. */
-static inline bool put_slot(struct jf_pool *pool, struct jf_pool_cache *cache, uintptr_t address) {
-    struct jf_pool_block *block = block_of(pool, cache, address);
-    if (!RM_LIKELY(block != NULL))
-        return false;
-    uint32_t slot = jf_pool_slot_at(pool, block, address);
-    if (!RM_LIKELY(slot < pool->slots && jf_pool_element(block, slot) == address))
-        return false;
-    unsigned char *state = jf_pool_state(block, slot);
-    if (!RM_LIKELY(__atomic_load_n(state, __ATOMIC_RELAXED) == JF_POOL_LIVE))
+/* False when no live element begins there. */
+static inline bool put_slot(struct jf_pool *pool, struct jf_pool_cache *cache,
+                            const struct jf_pool_block *block, uintptr_t offset) {
+    bool exact;
+    unsigned char *state = jf_pool_state(block, jf_pool_divide(pool, offset, &exact));
+    if (!RM_LIKELY(exact && __atomic_load_n(state, __ATOMIC_RELAXED) == JF_POOL_LIVE))
         return false;
     __atomic_store_n(state, JF_POOL_FREE, __ATOMIC_RELAXED);
-    jf_mark_close(address, pool->stride);
-    cache->slots[cache->count++] = (struct jf_pool_slot){address, state};
-    if (!RM_LIKELY(cache->count < pool->cache_most))
-        make_cache_room(pool, cache);
+    uintptr_t element = block->region.start + offset;
+    jf_mark_close(element, pool->stride);
+    *cache->top++ = (struct jf_pool_slot){element, state};
     return true;
 }
 
-/* Without memory for a cache: straight into the block. */
-static bool put_directly(struct jf_pool *pool, uintptr_t address) {
-    struct jf_pool_cache cache = {.count = 0};
-    bool done = put_slot(pool, &cache, address);
+static void flush(struct jf_pool *pool, struct jf_pool_cache *cache, uint32_t count) {
     jf_os_mutex_lock(&pool->window->mutex);
-    jf_pool_flush(pool, &cache, cache.count);
+    jf_pool_flush(pool, cache, count);
     jf_os_mutex_unlock(&pool->window->mutex);
-    return done;
+}
+
+/* With a block that is looked up; without memory for a cache straight into the block. */
+static void free_found(struct jf_pool *pool, uintptr_t address) {
+    struct jf_thread *thread;
+    struct jf_pool_cache spare;
+    struct jf_pool_cache *cache = own_cache(pool->id);
+    if (cache == NULL)
+        cache = jf_pool_cache_get(pool, &thread);
+    struct jf_pool_block *block = jf_pool_block_at(pool->window, address);
+    if (cache == NULL) {
+        jf_pool_cache_init(pool, &spare);
+        cache = &spare;
+    }
+    if (cache->top == cache->most)
+        flush(pool, cache, pool->cache_most / 2);
+    if (block == NULL || __atomic_load_n(&block->pool, __ATOMIC_ACQUIRE) != pool ||
+        !put_slot(pool, cache, block, address - block->region.start)) {
+        report_free(pool, address);
+        return;
+    }
+    cache->recent[address >> pool->shift & (JF_POOL_RECENT - 1)] = block;
+    if (cache == &spare)
+        flush(pool, cache, 1);
 }
 
 static JF_NOINLINE void free_slow(struct jf_pool *pool, void *element) {
-    struct jf_thread *thread;
     if (element == NULL || !is_pool(pool, "rmpool_free"))
         return;
     if (pool->handles) {
@@ -399,21 +410,21 @@ static JF_NOINLINE void free_slow(struct jf_pool *pool, void *element) {
         return;
     }
     int saved = jf_os_save_errno();
-    struct jf_pool_cache *cache = jf_pool_cache_get(pool, &thread);
+    free_found(pool, (uintptr_t)element);
     jf_os_restore_errno(saved);
-    bool done = cache != NULL ? put_slot(pool, cache, (uintptr_t)element)
-                              : put_directly(pool, (uintptr_t)element);
-    if (!done)
-        report_free(pool, (uintptr_t)element);
 }
 
 void rmpool_free(rmpool_t opaque, void *element) {
     struct jf_pool *pool = (struct jf_pool *)opaque;
-    if (RM_LIKELY(pool != NULL && element != NULL)) {
-        struct jf_pool_cache *cache = own_cache(pool);
-        if (RM_LIKELY(cache != NULL && !pool->handles) &&
-            RM_LIKELY(put_slot(pool, cache, (uintptr_t)element)))
-            return;
+    if (RM_LIKELY(pool != NULL)) {
+        struct jf_pool_cache *cache = own_cache(pool->fast_id);
+        if (RM_LIKELY(cache != NULL && cache->top != cache->most)) {
+            uintptr_t offset;
+            const struct jf_pool_block *block =
+                recent_block(pool, cache, (uintptr_t)element, &offset);
+            if (RM_LIKELY(block != NULL) && RM_LIKELY(put_slot(pool, cache, block, offset)))
+                return;
+        }
     }
     free_slow(pool, element);
 }
@@ -424,7 +435,7 @@ void rmpool_free(rmpool_t opaque, void *element) {
 static rmhandle_t publish(struct jf_pool *pool, struct jf_thread *thread,
                           struct jf_pool_cache *cache) {
     const struct jf_space *space = &pool->window->space;
-    struct jf_pool_slot slot = cache->slots[--cache->count];
+    struct jf_pool_slot slot = *--cache->top;
     uint32_t index = jf_table_pop(&pool->window->table, &thread->entries);
     jf_word *entry = jf_space_entry(space, index);
     if (pool->zeroed)
@@ -450,10 +461,10 @@ rmhandle_t rmpool_alloc_handle(rmpool_t opaque) {
     scramble_when_due(pool);
     for (;;) {
         struct jf_thread *thread = jf_thread_root;
-        struct jf_pool_cache *cache = own_cache(pool);
+        struct jf_pool_cache *cache = own_cache(pool->id);
         if (RM_LIKELY(cache != NULL)) {
             jf_thread_enter(thread);
-            if (RM_LIKELY(cache->count != 0 &&
+            if (RM_LIKELY(cache->top != cache->slots &&
                           (jf_table_ready(&thread->entries) ||
                            jf_table_refill(&pool->window->table, &thread->entries)))) {
                 rmhandle_t handle = publish(pool, thread, cache);

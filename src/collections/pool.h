@@ -28,7 +28,7 @@ enum {
     JF_POOL_BINS =
         17, /* 0: empty blocks; the others by slots in use, in 16ths; full ones are in none */
     JF_POOL_CACHE_MAX = 128,
-    JF_POOL_RECENT = 16, /* blocks a cache remembers */
+    JF_POOL_RECENT = 128, /* blocks a cache remembers */
 };
 #define JF_POOL_MARK_TAKEN UINT32_MAX
 
@@ -44,6 +44,7 @@ struct jf_pool_block {
     bool full;
     bool stuck; /* the compaction under way has got out of it what it can */
     unsigned bin;
+    uint32_t bin_low, bin_high; /* used slots with which it stays in its list: low .. high - 1 */
     size_t committed;
     struct jf_pool_block *next, *previous; /* of its bin, or the full ones */
     struct jf_pool_block *visit_next;      /* of the visit under way */
@@ -56,6 +57,7 @@ struct jf_pool {
     struct jf_heap *heap;
     struct jf_window *window;
     uint32_t id;
+    uint32_t fast_id; /* the same, or none in pools that the fast paths are not for */
     bool handles;
     bool zeroed;
     size_t element_size;
@@ -64,8 +66,9 @@ struct jf_pool {
     unsigned order;      /* of a block's chunk */
     unsigned shift;      /* log2 of its bytes */
     uint32_t slots;      /* in a block, those of the marks too */
-    uint32_t taken;      /* slots that the marks and bits of a block take */
-    uint32_t colours;    /* places for them */
+    uint32_t marks;   /* all that there is room for in the chunk: every address in it has a mark */
+    uint32_t taken;   /* slots that the marks and bits of a block take */
+    uint32_t colours; /* places for them */
     uint32_t cache_most;
     /* under the window's mutex */
     struct jf_pool_block *bins[JF_POOL_BINS];
@@ -86,10 +89,18 @@ struct jf_pool_slot {
 };
 
 struct jf_pool_cache {
-    uint32_t count;
-    struct jf_pool_block *recent[JF_POOL_RECENT]; /* by the chunk's address */
+    struct jf_pool_slot *top;                     /* behind the slot that is given out next */
+    struct jf_pool_slot *most;                    /* where it is full */
+    struct jf_pool_block *recent[JF_POOL_RECENT]; /* by the chunk's address; never NULL */
     struct jf_pool_slot slots[JF_POOL_CACHE_MAX];
 };
+
+static inline uint32_t jf_pool_at_hand(const struct jf_pool_cache *cache) {
+    return (uint32_t)(cache->top - cache->slots);
+}
+
+/* Makes an empty cache of `cache`, for `pool`. */
+void jf_pool_cache_init(const struct jf_pool *pool, struct jf_pool_cache *cache);
 
 static inline bool jf_pool_is_taken(const struct jf_pool_block *block, uint32_t slot) {
     return slot - block->taken_first < block->taken_end - block->taken_first;
@@ -99,12 +110,21 @@ static inline uintptr_t jf_pool_element(const struct jf_pool_block *block, uint3
     return block->region.start + slot * block->pool->stride;
 }
 
-/* The slot that the address lies in. */
+/* The slot that an offset into a chunk lies in; *ret_exact: it begins there. A division by multiplication
+ * with the reciprocal, whose low half tells multiples (Lemire, Kaser, Kurz: "Faster remainder by direct
+ * computation", 2019), for offsets and strides below 2^32. */
+static inline uint32_t jf_pool_divide(const struct jf_pool *pool, uintptr_t offset,
+                                      bool *ret_exact) {
+    __extension__ typedef unsigned __int128 product;
+    product both = (product)offset * pool->reciprocal;
+    *ret_exact = (uint64_t)both < pool->reciprocal;
+    return (uint32_t)(both >> 64);
+}
+
 static inline uint32_t jf_pool_slot_at(const struct jf_pool *pool,
                                        const struct jf_pool_block *block, uintptr_t address) {
-    __extension__ typedef unsigned __int128 product;
-    uint64_t offset = address - block->region.start;
-    return (uint32_t)((product)offset * pool->reciprocal >> 64);
+    bool exact;
+    return jf_pool_divide(pool, address - block->region.start, &exact);
 }
 
 static inline unsigned char *jf_pool_state(const struct jf_pool_block *block, uint32_t slot) {

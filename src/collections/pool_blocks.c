@@ -17,12 +17,29 @@ static struct jf_pool_block **list_of(struct jf_pool_block *block) {
     return block->full ? &block->pool->full : &block->pool->bins[block->bin];
 }
 
-static void enlist(struct jf_pool_block *block) {
-    struct jf_pool *pool = block->pool;
+/* Least used slots of a block in this bin; of a full one for the bin behind the last. */
+static uint32_t bin_start(uint32_t most, unsigned bin) {
+    uint32_t start =
+        (uint32_t)(((uint64_t)most * (bin - 1) + JF_POOL_BINS - 2) / (JF_POOL_BINS - 1));
+    return start > 0 ? start : 1;
+}
+
+static void choose_bin(struct jf_pool_block *block) {
     uint32_t most = usable(block);
     block->full = block->used == most;
-    block->bin =
-        block->used == 0 ? 0 : 1 + (unsigned)((uint64_t)block->used * (JF_POOL_BINS - 1) / most);
+    block->bin = 0;
+    block->bin_low = block->full ? most : 0;
+    block->bin_high = block->full ? most + 1 : 1;
+    if (block->full || block->used == 0)
+        return;
+    block->bin = 1 + (unsigned)((uint64_t)block->used * (JF_POOL_BINS - 1) / most);
+    block->bin_low = bin_start(most, block->bin);
+    block->bin_high = bin_start(most, block->bin + 1);
+}
+
+static void enlist(struct jf_pool_block *block) {
+    struct jf_pool *pool = block->pool;
+    choose_bin(block);
     struct jf_pool_block **list = list_of(block);
     block->previous = NULL;
     block->next = *list;
@@ -50,11 +67,7 @@ static void unlist(struct jf_pool_block *block) {
 }
 
 void jf_pool_rebin(struct jf_pool_block *block) {
-    uint32_t most = usable(block);
-    bool full = block->used == most;
-    unsigned bin =
-        block->used == 0 ? 0 : 1 + (unsigned)((uint64_t)block->used * (JF_POOL_BINS - 1) / most);
-    if (full == block->full && (full || bin == block->bin))
+    if (block->used - block->bin_low < block->bin_high - block->bin_low)
         return;
     unlist(block);
     enlist(block);
@@ -81,7 +94,7 @@ static void lay_marks(struct jf_pool_block *block, bool zero) {
     struct jf_pool *pool = block->pool;
     uint32_t first = pool->sequence++ % pool->colours * pool->taken;
     uintptr_t at = jf_bits_round_up(block->region.start + first * pool->stride, 64);
-    size_t marks = jf_bits_round_up(pool->slots * mark_size(pool), 64);
+    size_t marks = jf_bits_round_up(pool->marks * mark_size(pool), 64);
     size_t bits = (size_t)(pool->slots + 63) / 64 * sizeof(uint64_t);
     block->marks = (void *)at;
     block->free = (uint64_t *)(at + marks);
@@ -238,7 +251,7 @@ static void *mark_of(const struct jf_pool_block *block, uint32_t slot) {
 
 /* The lowest address is to be given out first: the last of the cache. */
 static void reverse(struct jf_pool_cache *cache) {
-    for (uint32_t i = 0, j = cache->count; i + 1 < j; i++) {
+    for (uint32_t i = 0, j = jf_pool_at_hand(cache); i + 1 < j; i++) {
         struct jf_pool_slot slot = cache->slots[i];
         cache->slots[i] = cache->slots[--j];
         cache->slots[j] = slot;
@@ -249,21 +262,21 @@ bool jf_pool_fill(struct jf_pool *pool, struct jf_pool_cache *cache) {
     uint32_t most = pool->cache_most / 2;
     bool exhausted = false;
     jf_pool_collect(pool);
-    while (cache->count < most && !exhausted) {
+    while (jf_pool_at_hand(cache) < most && !exhausted) {
         struct jf_pool_block *block =
             pool->bin_mask != 0 ? pool->bins[jf_bits_log2(pool->bin_mask)] : add_block(pool);
         if (block == NULL)
             break;
         uint32_t slot;
-        while (cache->count < most && jf_pool_take(block, &slot))
-            cache->slots[cache->count++] =
+        while (jf_pool_at_hand(cache) < most && jf_pool_take(block, &slot))
+            *cache->top++ =
                 (struct jf_pool_slot){jf_pool_element(block, slot), mark_of(block, slot)};
         /* not full and nothing to be had: the heap's limit */
-        exhausted = cache->count < most && block->used != usable(block);
+        exhausted = jf_pool_at_hand(cache) < most && block->used != usable(block);
         jf_pool_rebin(block);
     }
     reverse(cache);
-    return cache->count != 0;
+    return jf_pool_at_hand(cache) != 0;
 }
 
 void jf_pool_flush(struct jf_pool *pool, struct jf_pool_cache *cache, uint32_t count) {
@@ -273,8 +286,8 @@ void jf_pool_flush(struct jf_pool *pool, struct jf_pool_cache *cache, uint32_t c
         jf_pool_give(block, jf_pool_slot_at(pool, block, element));
         jf_pool_rebin(block);
     }
-    cache->count -= count;
-    memmove(cache->slots, cache->slots + count, cache->count * sizeof cache->slots[0]);
+    cache->top -= count;
+    memmove(cache->slots, cache->slots + count, jf_pool_at_hand(cache) * sizeof cache->slots[0]);
     jf_pool_trim(pool);
 }
 

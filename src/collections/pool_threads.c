@@ -26,6 +26,16 @@ static bool make_table_room(struct jf_thread *thread, uint32_t id) {
     return true;
 }
 
+/* A block that no address lies in. */
+static struct jf_pool_block no_block = {.region = {.start = UINTPTR_MAX}};
+
+void jf_pool_cache_init(const struct jf_pool *pool, struct jf_pool_cache *cache) {
+    cache->top = cache->slots;
+    cache->most = cache->slots + pool->cache_most;
+    for (unsigned i = 0; i < JF_POOL_RECENT; i++)
+        cache->recent[i] = &no_block;
+}
+
 struct jf_pool_cache *jf_pool_cache_get(struct jf_pool *pool, struct jf_thread **ret_thread) {
     struct jf_window *window = pool->window;
     struct jf_thread *thread = jf_thread_get(window);
@@ -36,8 +46,11 @@ struct jf_pool_cache *jf_pool_cache_get(struct jf_pool *pool, struct jf_thread *
     jf_os_mutex_lock(&window->mutex);
     if (make_table_room(thread, pool->id)) {
         cache = thread->pool_caches[pool->id];
-        if (cache == NULL)
+        if (cache == NULL) {
             cache = jf_arena_meta_alloc(window->arena, sizeof *cache);
+            if (cache != NULL)
+                jf_pool_cache_init(pool, cache);
+        }
         thread->pool_caches[pool->id] = cache;
     }
     jf_os_mutex_unlock(&window->mutex);
@@ -62,7 +75,7 @@ void jf_pool_recall(struct jf_pool *pool, bool all) {
         struct jf_pool_cache *cache = cache_of(thread, pool);
         /* in a stable pool others may be using theirs */
         if (cache != NULL && (pool->handles || all || thread == self))
-            jf_pool_flush(pool, cache, cache->count);
+            jf_pool_flush(pool, cache, jf_pool_at_hand(cache));
     }
     jf_thread_open_others(window);
     jf_pool_collect(pool);
