@@ -2,6 +2,7 @@
 #include "support/heaps.hpp"
 #include "support/model.hpp"
 
+#include <atomic>
 #include <thread>
 
 extern "C" {
@@ -65,7 +66,7 @@ struct Fixed64 : FixedHeap {
 };
 
 using Kinds = testing::Types<GrowingHeap, Fixed64>;
-TYPED_TEST_SUITE(CheckBoth, Kinds);
+TYPED_TEST_SUITE(CheckBoth, Kinds, );
 
 TYPED_TEST(CheckBoth, SoundHeapHasNoFault) {
     this->heap.fault.rule = 99;
@@ -354,6 +355,58 @@ TEST_F(CheckGrowing, WhatAThreadHasInHandIsLeftOut) {
         }
         rmfree(handle);
     }).join();
+}
+
+// Whatever other threads are in the middle of, nothing is taken for a fault that is none.
+TYPED_TEST(CheckBoth, FindsNothingWhileOtherThreadsWork) {
+    std::atomic<bool> stop{false};
+    std::atomic<unsigned> done{0};
+    size_t most = this->heap.get()->fixed ? 500 : 300000;
+    auto work = [&](uint64_t seed) {
+        support::Random random(seed);
+        std::vector<rmhandle_t> own;
+        while (!stop) {
+            if (own.size() < 30) {
+                rmhandle_t handle = rmheap_malloc(this->heap, random.size(most));
+                if (handle != nullptr)
+                    own.push_back(handle);
+                continue;
+            }
+            size_t i = random.below(own.size());
+            done++;
+            rmlock(own[i]);
+            rmunlock(own[i]);
+            if (random.chance(500)) {
+                rmrealloc(own[i], random.size(most));
+                continue;
+            }
+            rmfree(own[i]);
+            own[i] = own.back();
+            own.pop_back();
+        }
+        for (rmhandle_t handle : own)
+            rmfree(handle);
+    };
+    std::thread one(work, 1), two(work, 2);
+    for (unsigned round = 0; (done < 10000 || round < 200) && !this->HasFailure(); round++) {
+        EXPECT_EQ(this->heap.check(), 0)
+            << this->heap.fault.name << ' ' << this->heap.fault.address;
+        struct rm_stats stats;
+        rmheap_stats(this->heap, &stats);
+        EXPECT_LT(stats.blocks, 200u);
+        auto count = [](void *context, const struct rm_block_info *) {
+            ++*static_cast<int *>(context);
+            return 0;
+        };
+        int visited = 0;
+        EXPECT_EQ(rmheap_visit(this->heap, count, &visited), 0);
+        EXPECT_LT(visited, 200);
+        if (round % 10 == 0)
+            rmheap_compact_us(this->heap, 200, nullptr);
+    }
+    stop = true;
+    one.join();
+    two.join();
 }
 
 // ------------------------------------------------------------------------------------- fixed

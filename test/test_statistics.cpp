@@ -31,7 +31,7 @@ template <typename Kind> class Statistics : public testing::Test {
 };
 
 using Kinds = testing::Types<GrowingHeap, Fixed1M>;
-TYPED_TEST_SUITE(Statistics, Kinds);
+TYPED_TEST_SUITE(Statistics, Kinds, );
 
 TYPED_TEST(Statistics, EmptyHeapHasNothing) {
     struct rm_stats stats = stats_of(this->heap);

@@ -10,7 +10,9 @@ enum { LOOKS = 16 };
 
 static bool check_step(struct jf_inspection *inspection, const struct jf_part *part,
                        const struct jf_step *step) {
-    if (!jf_rule_entry_back(inspection, step) || !jf_rule_alignment(inspection, step))
+    if (inspection->hold.whole && !jf_rule_entry_back(inspection, step))
+        return false;
+    if (!jf_rule_alignment(inspection, step))
         return false;
     if (JF_HAS_GROWING && part->region != NULL && !jf_rule_page_map(inspection, part, step))
         return false;
@@ -51,9 +53,10 @@ static bool check_fixed(struct jf_inspection *inspection) {
 /* The lists first: the walk trusts them. Table pages before entries, for the same reason. */
 static bool check_grow(struct jf_inspection *inspection) {
     bool whole = inspection->hold.whole;
-    if (!jf_rule_list_place(inspection) || !jf_rule_large_entry(inspection))
+    if (!jf_rule_list_place(inspection))
         return false;
-    if (whole && (!jf_rule_table_free(inspection) || !jf_rule_table_page(inspection)))
+    if (whole && (!jf_rule_large_entry(inspection) || !jf_rule_table_free(inspection) ||
+                  !jf_rule_table_page(inspection)))
         return false;
     if (!jf_walk_parts(&inspection->hold, check_part, inspection))
         return false;

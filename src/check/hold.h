@@ -8,7 +8,7 @@ struct jf_hold {
     struct jf_heap *heap;
     struct jf_window *window; /* growing heaps */
     struct jf_thread *own;    /* the calling thread's; NULL: it has none */
-    bool whole;               /* nobody is inside: everything may be walked and counted */
+    bool whole; /* nobody is inside or half way through a change: everything may be counted */
 };
 
 /* Takes the heap's mutexes and keeps other threads of a growing heap outside. Waits a moment for those

@@ -43,9 +43,19 @@ static uint32_t common_divisor(uint32_t a, uint32_t b) {
     return a;
 }
 
+static uint32_t count_entries(struct jf_heap *heap) {
+    jf_mutex *mutex = &heap->mutex;
+    if (JF_HAS_GROWING && !heap->fixed)
+        mutex = &heap->u.grow.window->mutex;
+    jf_os_mutex_lock(mutex);
+    uint32_t entries = jf_walk_entries(heap);
+    jf_os_mutex_unlock(mutex);
+    return entries;
+}
+
 static void choose_order(struct scrambling *scrambling) {
     struct jf_heap *heap = scrambling->heap;
-    uint32_t entries = jf_walk_entries(heap);
+    uint32_t entries = count_entries(heap);
     scrambling->entries = scrambling->left = entries;
     if (entries == 0)
         return;
@@ -288,8 +298,7 @@ static unsigned mark_batch(struct scrambling *scrambling, struct trade *trades) 
     unsigned count = 0;
     while (scrambling->left > 0 && count < BATCH) {
         uint32_t index = next_index(scrambling);
-        if (jf_walk_entry(scrambling->heap, index) != NULL &&
-            mark_one(scrambling, index, &trades[count]))
+        if (index != 0 && mark_one(scrambling, index, &trades[count]))
             count++;
     }
     return count;

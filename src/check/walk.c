@@ -3,40 +3,45 @@
  */
 #include "check/walk.h"
 
-static const struct jf_local *local_in(const struct jf_local *local,
-                                       const struct jf_region *region) {
+#include "heap/region.h"
+
+static struct jf_local *local_in(struct jf_local *local, const struct jf_region *region) {
     return local != NULL && local->region == region ? local : NULL;
 }
 
-/* What bumps into an OWNED region; NULL: nothing. *ret_reachable: it may be looked at. */
-static const struct jf_local *find_local(const struct jf_hold *hold, const struct jf_region *region,
-                                         bool *ret_reachable) {
-    const struct jf_heap *heap = hold->heap;
-    *ret_reachable = true;
+/* What bumps into an OWNED region; NULL: nothing, or something that must not be looked at. */
+static struct jf_local *find_local(const struct jf_hold *hold, const struct jf_region *region) {
+    struct jf_heap *heap = hold->heap;
     for (struct jf_thread *thread = hold->window->threads; thread != NULL; thread = thread->next) {
-        const struct jf_local *local = local_in(jf_thread_local(thread, heap, false), region);
+        if (!jf_hold_has_thread(hold, thread))
+            continue;
+        struct jf_local *local = local_in(jf_thread_local(thread, heap, false), region);
         if (local == NULL)
             local = local_in(jf_thread_local(thread, heap, true), region);
-        if (local != NULL) {
-            *ret_reachable = jf_hold_has_thread(hold, thread);
+        if (local != NULL)
             return local;
-        }
     }
     return local_in(&heap->u.grow.long_local, region);
 }
 
 static bool walk_region(const struct jf_hold *hold, struct jf_region *region, jf_part_fn *visit,
                         void *context) {
-    bool reachable = true;
     struct jf_part part = {
         .heap = hold->heap,
         .region = region,
         .first = jf_region_first(region),
         .last = jf_region_last(region),
     };
-    if (region->state == JF_REGION_OWNED)
-        part.local = find_local(hold, region, &reachable);
-    return !reachable || visit(context, &part);
+    if (region->state == JF_REGION_OWNED) {
+        struct jf_local *local = find_local(hold, region);
+        if (local == NULL && !hold->whole)
+            return true;
+        /* what is left of the hole has no header until somebody wants to walk over it */
+        if (local != NULL)
+            jf_local_make_walkable(local);
+        part.local = local;
+    }
+    return visit(context, &part);
 }
 
 static bool walk_list(const struct jf_hold *hold, struct jf_region *region, jf_part_fn *visit,

@@ -146,7 +146,7 @@ static void drain_one(struct jf_thread *thread, uint32_t i, struct tally *tally)
     if (tally->region == NULL || at - tally->region->start >= JF_REGION_SIZE) {
         settle_tally(thread, tally);
         tally->region = jf_arena_owner(thread->window->arena, at);
-        if (tally->region->state == JF_REGION_POOL) {
+        if (__atomic_load_n(&tally->region->state, __ATOMIC_RELAXED) == JF_REGION_POOL) {
             drain_element(thread, tally->region, payload, thread->ring[i]);
             tally->region = NULL;
             return;

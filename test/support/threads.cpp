@@ -7,7 +7,7 @@
 // thrown away then; what is read by a weak pointer is thrown away when the block has moved.
 extern "C" const char *__tsan_default_suppressions();
 extern "C" const char *__tsan_default_suppressions() {
-    return "race:^move_marked$\nrace:look_weakly\n";
+    return "race:^move_marked$\nrace:^trade_places$\nrace:look_weakly\n";
 }
 
 namespace support {
