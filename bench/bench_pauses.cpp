@@ -286,9 +286,10 @@ Values measure_suspended() {
         for (size_t i = 0; i < live; i++)
             rmfree(handles[i]);
     }
-    if (times.empty())
-        throw std::runtime_error("the compactor was never suspended in the middle of a move");
-    uint32_t *begin = times.data(), *end = begin + times.size();
+    if (times.size() < 2)
+        throw std::runtime_error("the compactor was hardly ever suspended in the middle of a move");
+    /* without the first: in that the dynamic linker looked for the slow path */
+    uint32_t *begin = times.data() + 1, *end = times.data() + times.size();
     return {{"time", percentile(begin, end, 0.5)},
             {"max", percentile(begin, end, 1)},
             {"hits", static_cast<double>(times.size())},
