@@ -1,6 +1,7 @@
 // The boundary to the system, hosted half: what base/os.h promises the layers above.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -108,6 +109,50 @@ TEST(Os, MemoryGivenBackIsGoneAndReadsAsZero) {
     EXPECT_EQ(range.bytes()[4 * mib], 0);
     EXPECT_EQ(range.bytes()[12 * mib - 1], 0);
     EXPECT_EQ(range.bytes()[12 * mib], 1);
+}
+
+TEST(Os, MemoryMovesWithItsPages) {
+    Range range(64 * mib, mib);
+    ASSERT_TRUE(jf_os_make_accessible(range.address, 64 * mib));
+    memset(range.bytes(), 1, 8 * mib);
+    memset(range.bytes() + 32 * mib, 2, 8 * mib);
+    errno = 7;
+    if (!jf_os_move(range.address, range.address + 32 * mib, 8 * mib)) {
+        EXPECT_EQ(range.bytes()[8 * mib - 1], 1);
+        GTEST_SKIP() << "the system cannot";
+    }
+    EXPECT_EQ(errno, 7);
+    EXPECT_EQ(jf_os_resident(range.address, 32 * mib), 0u);
+    EXPECT_EQ(std::count(range.bytes(), range.bytes() + 8 * mib, 0), std::ptrdiff_t{8 * mib});
+    EXPECT_EQ(std::count(range.bytes() + 32 * mib, range.bytes() + 40 * mib, 1),
+              std::ptrdiff_t{8 * mib});
+    range.bytes()[0] = range.bytes()[40 * mib - 1] = 3;
+}
+
+TEST(Os, MoveThatIsRefusedLeavesBothAccessible) {
+    Range range(4 * mib, mib);
+    ASSERT_TRUE(jf_os_make_accessible(range.address, 4 * mib));
+    range.bytes()[0] = range.bytes()[2 * mib] = 1;
+    errno = 7;
+    EXPECT_FALSE(jf_os_move(range.address, range.address + mib, 2 * mib)) << "they overlap";
+    EXPECT_EQ(errno, 7);
+    EXPECT_EQ(range.bytes()[0], 1);
+    range.bytes()[3 * mib - 1] = 1;
+}
+
+TEST(Os, PopulatedMemoryReadsAsZeroAndGoesBackInParts) {
+    Range range(16 * mib, JF_OS_HUGE);
+    ASSERT_TRUE(jf_os_make_accessible(range.address, 16 * mib));
+    errno = 7;
+    jf_os_populate(range.address + 4096, 6 * mib);
+    EXPECT_EQ(errno, 7);
+    EXPECT_LE(jf_os_resident(range.address, 16 * mib), 6 * mib);
+    EXPECT_EQ(std::count(range.bytes(), range.bytes() + 8 * mib, 0), std::ptrdiff_t{8 * mib});
+    memset(range.bytes(), 1, 8 * mib);
+    jf_os_give_back(range.address + 2 * mib + 4096, 4 * mib);
+    EXPECT_EQ(jf_os_resident(range.address, 16 * mib), 4 * mib);
+    EXPECT_EQ(range.bytes()[2 * mib + 4095], 1);
+    EXPECT_EQ(range.bytes()[2 * mib + 4096], 0);
 }
 
 TEST(Os, OneByteHoldsOnePage) {

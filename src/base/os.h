@@ -43,6 +43,15 @@ bool jf_os_make_accessible(uintptr_t address, size_t size);
 /* Gives the physical memory of an accessible range back; it stays accessible and reads as zero. */
 void jf_os_give_back(uintptr_t address, size_t size);
 
+/* Moves the memory of an accessible range, pages and all, to another that lies apart from it and whose contents
+ * are lost; the first reads as zero then. False when the system cannot; the first is unchanged then. */
+bool jf_os_move(uintptr_t from, uintptr_t to, size_t size);
+
+/* Says that a part of an accessible range will be written to at once: its memory is fetched in one go, and in
+ * huge pages where it holds whole ones of JF_OS_HUGE bytes. Only advice. */
+void jf_os_populate(uintptr_t address, size_t size);
+#define JF_OS_HUGE ((uintptr_t)2 << 20)
+
 /* Gives a whole reservation back. */
 void jf_os_release(uintptr_t address, size_t size);
 

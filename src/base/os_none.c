@@ -46,6 +46,18 @@ void jf_os_give_back(uintptr_t address, size_t size) {
     (void)size;
 }
 
+bool jf_os_move(uintptr_t from, uintptr_t to, size_t size) {
+    (void)from;
+    (void)to;
+    (void)size;
+    return false;
+}
+
+void jf_os_populate(uintptr_t address, size_t size) {
+    (void)address;
+    (void)size;
+}
+
 void jf_os_release(uintptr_t address, size_t size) {
     (void)address;
     (void)size;

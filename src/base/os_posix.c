@@ -130,6 +130,72 @@ void jf_os_give_back(uintptr_t address, size_t size) {
     errno = saved;
 }
 
+#if defined(MREMAP_DONTUNMAP)
+/* A move that was refused late has taken the mapping at `to` away already. */
+static void map_again(uintptr_t address, size_t size) {
+    if (mmap((void *)address, size, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
+        jf_os_print_line("jeff: the system has taken a mapping away and does not give it back");
+        jf_os_abort();
+    }
+    madvise((void *)address, size, MADV_NOHUGEPAGE);
+}
+
+bool jf_os_move(uintptr_t from, uintptr_t to, size_t size) {
+    int saved = errno;
+    bool done = mremap((void *)from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+                       (void *)to) == (void *)to;
+    if (!done) {
+        map_again(to, size);
+    }
+    errno = saved;
+    return done;
+}
+#else
+bool jf_os_move(uintptr_t from, uintptr_t to, size_t size) {
+    (void)from;
+    (void)to;
+    (void)size;
+    return false;
+}
+#endif
+
+#if !defined(MADV_POPULATE_WRITE) && defined(__linux__)
+#define MADV_POPULATE_WRITE 23
+#endif
+
+#if defined(MADV_POPULATE_WRITE) && defined(MADV_HUGEPAGE)
+/* Kernels that do not know the advice refuse it: pages come one by one then. */
+static void populate(uintptr_t address, size_t size) {
+    if (size != 0) {
+        madvise((void *)address, size, MADV_POPULATE_WRITE);
+    }
+}
+
+/* Huge pages are allowed only while these are fetched: whoever has the addresses next shall get small ones. */
+void jf_os_populate(uintptr_t address, size_t size) {
+    uintptr_t end = address + size;
+    uintptr_t first = jf_bits_round_up(address, JF_OS_HUGE);
+    uintptr_t last = jf_bits_round_down(end, JF_OS_HUGE);
+    int saved = errno;
+    if (first >= last) {
+        populate(address, size);
+    } else {
+        populate(address, first - address);
+        madvise((void *)first, last - first, MADV_HUGEPAGE);
+        populate(first, last - first);
+        madvise((void *)first, last - first, MADV_NOHUGEPAGE);
+        populate(last, end - last);
+    }
+    errno = saved;
+}
+#else
+void jf_os_populate(uintptr_t address, size_t size) {
+    (void)address;
+    (void)size;
+}
+#endif
+
 void jf_os_release(uintptr_t address, size_t size) {
     int saved = errno;
     unmap(address, size);

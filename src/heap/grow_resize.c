@@ -104,7 +104,7 @@ static bool replace(struct jf_window *window, struct jf_thread *thread, uint32_t
             return false;
         large->index = index;
         large->priority = old->priority;
-        if (keep != 0)
+        if (keep != 0 && (old->large == NULL || !jf_large_move(old->large, large)))
             jf_mark_copy((void *)large->address, source, keep);
         set_live(window, index, large->address);
         return true;

@@ -491,6 +491,10 @@ uintptr_t jf_grow_place(struct jf_thread *thread, struct jf_heap *heap, size_t s
 struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, size_t room,
                                  unsigned align_log2, bool *ret_zero);
 void jf_large_destroy(struct jf_window *window, struct jf_large *large);
+/* Gives `to`, which is not smaller, the contents of `from` by moving its pages, so that they are never held
+ * twice; `from` has no memory then. False, and nothing changed, for small blocks, where the system cannot, and
+ * where a memory debugger keeps book of addresses. */
+bool jf_large_move(struct jf_large *from, struct jf_large *to);
 /* Changes the size where it lies; false when that cannot be. */
 bool jf_large_resize(struct jf_window *window, struct jf_large *large, size_t size);
 

@@ -3,7 +3,10 @@
  */
 #include "heap/region.h"
 
-enum { TRIM_KEEP = 2 * 1024 * 1024 }; /* shrinking by less than this keeps the chunk's order */
+enum {
+    TRIM_KEEP = 2 * 1024 * 1024, /* shrinking by less than this keeps the chunk's order */
+    MOVE_MIN = 512 * 1024,       /* from here up pages change places instead of being copied */
+};
 
 static bool chunk_order(size_t size, unsigned align_log2, unsigned *ret_order) {
     size_t bytes;
@@ -103,6 +106,16 @@ static void count_change(struct jf_large *large, size_t committed) {
     grow->large_bytes += committed - large->committed;
     large->committed = committed;
     jf_os_mutex_unlock(&grow->window->mutex);
+}
+
+bool jf_large_move(struct jf_large *from, struct jf_large *to) {
+    size_t bytes = jf_bits_round_up(from->size, jf_os_page_size());
+    if (JF_MARK_ACTIVE || from->size < MOVE_MIN || from->size > to->size ||
+        !jf_os_move(from->address, to->address, bytes))
+        return false;
+    jf_heap_uncommit(from->heap, from->committed);
+    count_change(from, 0);
+    return true;
 }
 
 bool jf_large_resize(struct jf_window *window, struct jf_large *large, size_t size) {
