@@ -83,6 +83,15 @@ void jf_blocks_zero(rmhandle_t handle, void *payload, size_t offset, size_t size
     memset(from, 0, size);
 }
 
+void jf_blocks_expect(rmhandle_t handle, void *payload, size_t offset, size_t size) {
+    struct jf_home home;
+    if (!jf_api_find(handle, &home) || large_at(&home, payload) == NULL)
+        return;
+    uintptr_t page = jf_os_page_size();
+    uintptr_t first = jf_bits_round_down((uintptr_t)payload + offset, page);
+    jf_os_populate(first, jf_bits_round_up((uintptr_t)payload + offset + size, page) - first);
+}
+
 bool jf_blocks_insist(struct jf_heap *heap, size_t size, bool (*attempt)(void *context),
                       void *context) {
     return jf_api_insist(heap, size, attempt, context);

@@ -195,7 +195,7 @@ RM_API int rmarray_concat(rmarray_t array, rmarray_t from);
  * it was at the beginning, or when the cursor last had to grow it. */
 struct rm_array_cursor {
     unsigned char *next;
-    unsigned char *end; /* of the capacity, whole elements */
+    unsigned char *end; /* of what is made ready, whole elements; more is asked for there */
     rmarray_t array;
     size_t element_size;
 };

@@ -24,9 +24,25 @@ static inline void *lock(rmhandle_t handle, const char *call) {
     return jf_blocks_lock(handle, call);
 }
 
+/* Of a locked block. Where a header lies before the payload and names the handle's entry, it is the block's: a
+ * large block, an element of a pool and whatever lies in a fixed heap are left to the layer above. */
+static inline size_t size_of(rmhandle_t handle, const unsigned char *payload) {
+#if !defined(RM_NO_INLINE)
+    uintptr_t offset = RM_WINDOW_OFFSET_((uintptr_t)handle);
+    if (RM_LIKELY(RM_OFFSET_IS_ENTRY_(offset) && (uintptr_t)payload % JF_UNIT_SIZE != 0)) {
+        jf_word header = jf_header_load((uintptr_t)payload - JF_HEADER_SIZE);
+        size_t stride = jf_header_stride(header);
+        if (RM_LIKELY(jf_header_index(header) == offset / sizeof(jf_word) &&
+                      jf_header_is_block(header) && stride != 0))
+            return stride - JF_HEADER_SIZE - jf_header_slack(header);
+    }
+#endif
+    return jf_blocks_size(handle, payload);
+}
+
 /* Reads what the tail of the locked block says. */
 static inline bool read_tail(struct jf_array *open) {
-    open->size = jf_blocks_size(rmarray_handle(open->array), open->elements);
+    open->size = size_of(rmarray_handle(open->array), open->elements);
     if (open->size < sizeof(jf_word) || open->size % sizeof(jf_word) != 0)
         return false;
     const jf_word *tail = (const jf_word *)(const void *)(open->elements + open->size) - 1;
@@ -104,7 +120,7 @@ static bool reopen(struct jf_array *open) {
         jf_os_set_errno(JF_OS_EINVAL);
         return false;
     }
-    open->size = jf_blocks_size(rmarray_handle(open->array), open->elements);
+    open->size = size_of(rmarray_handle(open->array), open->elements);
     jf_array_set_length(open, open->length);
     return true;
 }

@@ -1,6 +1,12 @@
 /* Arrays: elements in and out, and the append cursor. */
 #include "collections/array.h"
 
+enum {
+    PIECE = 256 << 10,       /* bytes that a cursor makes ready at a time */
+    PIECE_WORTH = 512 << 10, /* in arrays from this size up */
+    HUGE_WORTH = 32 << 20,   /* from here up the pieces are huge pages */
+};
+
 static int bad_index(struct jf_array *open) {
     jf_os_set_errno(JF_OS_EINVAL);
     return jf_array_fail(open);
@@ -133,9 +139,27 @@ int rmarray_concat(rmarray_t array, rmarray_t from) {
 
 /* ------------------------------------------------------------------------------------- cursor */
 
+/* Where the piece ends that begins at `next` and has room for an element at least. */
+static uintptr_t piece_end(const struct jf_array *open, uintptr_t next) {
+    size_t piece = open->size >= HUGE_WORTH ? JF_OS_HUGE : PIECE;
+    uintptr_t end = jf_bits_round_up(next + open->element_size, piece);
+    uintptr_t last = (uintptr_t)jf_array_at(open, jf_array_capacity(open));
+    return end < last ? end : last;
+}
+
+/* A large array is made ready piece by piece: a page at a time would cost a fault for each, and all of the
+ * capacity at once would hold memory that may not be needed. */
 static void start(struct rm_array_cursor *cursor, const struct jf_array *open) {
-    cursor->next = jf_array_at(open, open->length);
-    cursor->end = jf_array_at(open, jf_array_capacity(open));
+    size_t room = jf_array_capacity(open) - open->length;
+    uintptr_t next = (uintptr_t)jf_array_at(open, open->length);
+    if (open->size >= PIECE_WORTH && room != 0) {
+        uintptr_t end = piece_end(open, next);
+        room = (end - next) / open->element_size;
+        jf_blocks_expect(rmarray_handle(open->array), open->elements,
+                         next - (uintptr_t)open->elements, end - next);
+    }
+    cursor->next = (unsigned char *)next;
+    cursor->end = cursor->next + room * open->element_size;
 }
 
 /* Locks once more, for a moment, to read what the block says; and has the length count what was added. */

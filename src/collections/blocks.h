@@ -46,6 +46,9 @@ void jf_blocks_info(rmhandle_t handle, const void *payload, struct jf_blocks_inf
 /* Makes a part of a locked block zero, without touching memory where that can be avoided. */
 void jf_blocks_zero(rmhandle_t handle, void *payload, size_t offset, size_t size);
 
+/* A part of a locked block will be written to at once: has its memory fetched in one go where that pays. */
+void jf_blocks_expect(rmhandle_t handle, void *payload, size_t offset, size_t size);
+
 /* Calls `attempt` until it succeeds or nothing more can be done to get `size` bytes of memory; false then,
  * with errno ENOMEM. */
 bool jf_blocks_insist(struct jf_heap *heap, size_t size, bool (*attempt)(void *context),
