@@ -36,6 +36,7 @@ MallocStore open_peer(const Peer &peer) {
     if (peer.library == nullptr) {
         store.malloc = malloc;
         store.free = free;
+        store.realloc = realloc;
         return store;
     }
     void *library = open_library(peer);
@@ -43,7 +44,8 @@ MallocStore open_peer(const Peer &peer) {
         throw std::runtime_error(dlerror());
     store.malloc = reinterpret_cast<void *(*)(size_t)>(dlsym(library, "malloc"));
     store.free = reinterpret_cast<void (*)(void *)>(dlsym(library, "free"));
-    if (store.malloc == nullptr || store.free == nullptr)
+    store.realloc = reinterpret_cast<void *(*)(void *, size_t)>(dlsym(library, "realloc"));
+    if (store.malloc == nullptr || store.free == nullptr || store.realloc == nullptr)
         throw std::runtime_error(std::string(peer.library) + " has no malloc");
     return store;
 }

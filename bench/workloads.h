@@ -150,6 +150,7 @@ struct MallocStore {
     using Block = void *;
     void *(*malloc)(size_t size) = nullptr;
     void (*free)(void *block) = nullptr;
+    void *(*realloc)(void *block, size_t size) = nullptr;
 
     Block allocate(size_t size) {
         Block block = malloc(size);
