@@ -25,7 +25,9 @@
     "Usage: steve dump [OPTION]... FILE\n"                                                         \
     "\n"                                                                                           \
     "Prints every event of a trace as a line: number, microseconds, thread, operation, block,\n"   \
-    "size, and for aligned allocations the alignment.\n"                                           \
+    "size, and for aligned allocations the alignment. Of a run of accesses: the bytes touched "    \
+    "as\n"                                                                                         \
+    "offset+length, how many reads, how many writes; of a call stack: its addresses.\n"            \
     "\n"                                                                                           \
     "      --first=N   begin with event N (default 0)\n"                                           \
     "      --count=N   at most N events\n"                                                         \
@@ -48,6 +50,14 @@ static const char *op_name(enum trace_op op) {
         return "free";
     case TRACE_EXEC:
         return "exec";
+    case TRACE_ACCESS:
+        return "access";
+    case TRACE_LOCK:
+        return "lock";
+    case TRACE_UNLOCK:
+        return "unlock";
+    case TRACE_STACK:
+        return "stack";
     default:
         return "?";
     }
@@ -100,6 +110,13 @@ static void print_totals(const struct trace_totals *totals) {
     print_count("  allocations", totals->allocations);
     print_count("  reallocations", totals->reallocations);
     print_count("  frees", totals->frees);
+    if (totals->access_runs != 0) {
+        print_count("  runs of accesses", totals->access_runs);
+        print_count("reads", totals->reads);
+        print_count("writes", totals->writes);
+    }
+    if (totals->locks != 0)
+        print_count("  locks", totals->locks);
     print_count("threads", totals->threads);
     printf("%-24s%.3f s\n", "time", (double)totals->duration_us / 1e6);
     print_bytes("bytes allocated", totals->total_bytes);
@@ -148,6 +165,8 @@ static int info(const char *path) {
         print_count("frees of unseen blocks", totals.unknown_frees);
         print_count("blocks that vanished", totals.implicit_frees);
         print_count("operations lost", totals.lost_events);
+        if (totals.stray_accesses != 0)
+            print_count("accesses of no block", totals.stray_accesses);
         print_end((int)totals.wait_status);
         uint64_t frames, bytes;
         trace_reader_progress(reader, &frames, &bytes);
@@ -170,9 +189,14 @@ static int info(const char *path) {
 static void print_event(uint64_t number, const struct trace_event *event) {
     printf("%" PRIu64 " %" PRIu64 " %u %s", number, event->time_us, event->thread,
            op_name(event->op));
-    if (event->op != TRACE_EXEC)
+    if (event->op != TRACE_EXEC && event->op != TRACE_STACK)
         printf(" %u", event->block);
-    if (event->op != TRACE_EXEC && event->op != TRACE_FREE)
+    if (event->op == TRACE_ACCESS)
+        printf(" %" PRIu64 "+%" PRIu64 " %" PRIu64 " %" PRIu64, event->offset, event->size,
+               event->reads, event->writes);
+    for (uint32_t i = 0; i < event->frame_count; i++)
+        printf(" 0x%" PRIx64, event->frames[i]);
+    if (event->op < TRACE_OP_SKIPPABLE && event->op != TRACE_EXEC && event->op != TRACE_FREE)
         printf(" %" PRIu64, event->size);
     if (event->op == TRACE_ALIGNED)
         printf(" %" PRIu64, (uint64_t)1 << event->alignment_log2);
@@ -187,15 +211,13 @@ static int dump(const char *path, uint64_t first, uint64_t count) {
         steve_complain("%s", error.text);
         return STEVE_FAILED;
     }
-    int result = 1;
-    for (uint64_t number = 0; count > 0; number++) {
+    /* A pipe can only be read from its beginning. */
+    uint64_t number = first;
+    int result = first != 0 && trace_reader_seek(reader, first, &error) != 0 ? -1 : 1;
+    for (; result == 1 && count > 0; number++, count--) {
         result = trace_reader_next(reader, &event, &error);
-        if (result != 1)
-            break;
-        if (number >= first) {
+        if (result == 1)
             print_event(number, &event);
-            count--;
-        }
     }
     trace_reader_close(reader);
     if (result < 0)

@@ -39,7 +39,6 @@ struct replay {
     uint64_t point_count;
     bool at_end;
     struct trace_event batch[BATCH_EVENTS];
-    uint64_t batch_first; /* number of its first event */
     size_t batch_count;
     uint64_t batch_live, batch_blocks; /* after its last event */
 };
@@ -48,9 +47,8 @@ struct replay {
 
 static int fail_event(const struct replay *replay, const struct trace_event *event,
                       const char *what) {
-    uint64_t number = replay->batch_first + (uint64_t)(event - replay->batch);
     steve_complain("%s, replayed on %s: event %" PRIu64 ", block %u of %" PRIu64 " bytes: %s",
-                   replay->path, replay->backend->name, number, event->block,
+                   replay->path, replay->backend->name, event->number, event->block,
                    event->op == TRACE_FREE ? event->old_size : event->size, what);
     return -1;
 }
@@ -159,7 +157,6 @@ static int replay_batch(struct replay *replay) {
 /* Fills the batch with at most `limit` events. 0, or -1 after a complaint. */
 static int fill_batch(struct replay *replay, uint64_t limit) {
     struct trace_error error;
-    replay->batch_first += replay->batch_count;
     replay->batch_count = 0;
     while (!replay->at_end && replay->batch_count < BATCH_EVENTS && replay->batch_count < limit) {
         struct trace_event *event = &replay->batch[replay->batch_count];
@@ -178,6 +175,8 @@ static int fill_batch(struct replay *replay, uint64_t limit) {
             steve_complain("%s: block number %u, and the end frame promised fewer", replay->path,
                            event->block);
             return -1;
+        } else if (event->op == TRACE_ACCESS || event->op == TRACE_STACK) {
+            replay->time_us = event->time_us;
         } else {
             replay->batch_count++;
             replay->time_us = event->time_us;

@@ -14,7 +14,7 @@
 
 enum {
     TRACE_VERSION_MAJOR = 1, /* another one cannot be read */
-    TRACE_VERSION_MINOR = 0, /* a later one can: what is new may be skipped */
+    TRACE_VERSION_MINOR = 1, /* a later one can: what is new may be skipped */
 
     TRACE_HEADER_BYTES = 40, /* fixed part; the command and a checksum of 4 bytes follow */
     TRACE_FRAME_BYTES = 32,  /* frame header */
@@ -49,6 +49,11 @@ enum trace_op {
     TRACE_FREE = 5,
     TRACE_EXEC = 6, /* the process began another program; every block was freed before */
     TRACE_OP_SKIPPABLE = 0x20,
+    /* Since version 1.1: */
+    TRACE_ACCESS = 0x20, /* a run of accesses to one block, with none to another in between */
+    TRACE_LOCK = 0x21,   /* the program holds the block's address from here on; counted */
+    TRACE_UNLOCK = 0x22, /* takes one lock back */
+    TRACE_STACK = 0x23,  /* the call stack of the allocation or reallocation that follows */
     TRACE_OP_MASK = 0x3f,
     TRACE_HAS_THREAD = 0x40, /* another thread than the event before */
     TRACE_HAS_TIME = 0x80,   /* later than the event before */
@@ -56,16 +61,24 @@ enum trace_op {
 
 #define TRACE_BLOCK_MAX UINT32_MAX         /* block numbers are below this */
 #define TRACE_SIZE_MAX ((uint64_t)1 << 56) /* sizes are below this */
-enum { TRACE_ALIGNMENT_LOG2_MAX = 47 };
+enum { TRACE_ALIGNMENT_LOG2_MAX = 47, TRACE_STACK_MAX = 64 };
+#define TRACE_COUNT_MAX ((uint64_t)1 << 48) /* reads and writes of a run are below this */
 
 /* One event, decoded. */
 struct trace_event {
+    uint64_t number; /* of the event in its trace, from 0; set by the reader */
     enum trace_op op;
     uint32_t thread;         /* 0 is the first thread that allocated */
     uint64_t time_us;        /* since the recording began, never falling; coarse */
     uint32_t block;          /* number of the block; numbers of freed blocks are used again */
     uint32_t alignment_log2; /* of TRACE_ALIGNED */
-    uint64_t size;           /* bytes asked for; of TRACE_FREE: 0 */
+    uint64_t size;           /* bytes asked for; of TRACE_FREE: 0; of TRACE_ACCESS: bytes from the
+                                first touched to the last */
+    uint64_t offset;         /* of TRACE_ACCESS: the first byte touched */
+    uint64_t reads, writes;  /* of TRACE_ACCESS: how many of each are in the run */
+    const uint64_t *frames;  /* of TRACE_STACK: return addresses, innermost first; valid until the
+                                next event is read */
+    uint32_t frame_count;    /* of TRACE_STACK: at most TRACE_STACK_MAX */
     /* Filled by trace_live_apply: */
     uint64_t old_size; /* of TRACE_REALLOC and TRACE_FREE: the size until now */
     uint64_t serial;   /* the how-manieth allocation made this block, from 1; realloc keeps it */
@@ -101,6 +114,11 @@ struct trace_totals {
     uint64_t unknown_frees;  /* frees of blocks the recorder never saw; left out */
     uint64_t implicit_frees; /* blocks that vanished without a free; written as frees */
     uint64_t lost_events;    /* events begun but never finished when the process died */
+    uint64_t access_runs;    /* since version 1.1, as all that follow */
+    uint64_t reads;
+    uint64_t writes;
+    uint64_t locks;
+    uint64_t stray_accesses; /* of memory that is no block's; left out where they are counted */
 };
 enum { TRACE_TOTALS_COUNT = sizeof(struct trace_totals) / sizeof(uint64_t) };
 

@@ -1,6 +1,7 @@
 /* The set of live blocks while a trace is followed. */
 #include "trace_live.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -63,6 +64,7 @@ static int apply_allocation(struct trace_live *live, struct trace_event *event,
         totals->block_numbers++;
     block->size = event->size + 1;
     block->serial = event->serial = ++live->serials;
+    block->locks = 0;
     event->old_size = 0;
     totals->allocations++;
     totals->total_bytes += event->size;
@@ -78,8 +80,12 @@ static int apply_change(struct trace_live *live, struct trace_event *event,
                     event->op == TRACE_FREE ? " is freed but not live"
                                             : " is reallocated but not live");
     struct trace_live_block *block = &live->blocks[event->block];
+    if (event->op == TRACE_FREE && block->locks != 0)
+        return fail(error, "block ", event->block, " is freed while it is locked");
     event->old_size = block->size - 1;
     event->serial = block->serial;
+    if (block->locks != 0)
+        live->locked_bytes += event->size - event->old_size;
     uint64_t bytes = live->live_bytes - event->old_size;
     if (event->op == TRACE_FREE) {
         block->size = 0;
@@ -95,11 +101,47 @@ static int apply_change(struct trace_live *live, struct trace_event *event,
     return 0;
 }
 
+/* A lock taken, or given back. */
+static void change_locks(struct trace_live *live, struct trace_live_block *block, bool lock) {
+    uint64_t before = block->locks;
+    block->locks = lock ? before + 1 : before - 1;
+    live->totals.locks += lock;
+    if (before != 0 && block->locks != 0)
+        return;
+    live->locked_blocks += lock ? 1 : UINT64_MAX;
+    live->locked_bytes += lock ? block->size - 1 : 1 - block->size;
+}
+
+static int apply_use(struct trace_live *live, struct trace_event *event,
+                     struct trace_error *error) {
+    if (event->block >= live->totals.block_numbers || live->blocks[event->block].size == 0)
+        return fail(error, "block ", event->block, " is used but not live");
+    struct trace_live_block *block = &live->blocks[event->block];
+    event->old_size = block->size - 1;
+    event->serial = block->serial;
+    if (event->op == TRACE_ACCESS) {
+        if (event->offset > event->old_size || event->size > event->old_size - event->offset)
+            return fail(error, "block ", event->block, " is accessed beyond its end");
+        live->totals.access_runs++;
+        live->totals.reads += event->reads;
+        live->totals.writes += event->writes;
+        return 0;
+    }
+    if (event->op == TRACE_UNLOCK && block->locks == 0)
+        return fail(error, "block ", event->block, " is unlocked but not locked");
+    change_locks(live, block, event->op == TRACE_LOCK);
+    return 0;
+}
+
 int trace_live_apply(struct trace_live *live, struct trace_event *event,
                      struct trace_error *error) {
     int result;
     if (event->op == TRACE_FREE || event->op == TRACE_REALLOC)
         result = apply_change(live, event, error);
+    else if (event->op == TRACE_STACK)
+        result = 0;
+    else if (event->op >= TRACE_OP_SKIPPABLE)
+        result = apply_use(live, event, error);
     else if (event->op != TRACE_EXEC)
         result = apply_allocation(live, event, error);
     else if (live->live_blocks != 0)

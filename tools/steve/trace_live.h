@@ -13,6 +13,7 @@ extern "C" {
 struct trace_live_block {
     uint64_t size;   /* bytes + 1; 0 = not live */
     uint64_t serial; /* see struct trace_event */
+    uint64_t locks;  /* held */
 };
 
 struct trace_live {
@@ -21,6 +22,8 @@ struct trace_live {
     uint64_t serials;  /* given out */
     uint64_t live_bytes;
     uint64_t live_blocks;
+    uint64_t locked_bytes; /* of the blocks with a lock or more */
+    uint64_t locked_blocks;
     struct trace_totals totals; /* from the events; what only the recorder knows stays 0 */
 };
 
@@ -31,8 +34,9 @@ int trace_live_init(struct trace_live *live, uint64_t capacity);
 void trace_live_finish(struct trace_live *live);
 
 /* Follows one event and fills its old_size and serial. -1, with the reason in `error` and nothing
- * changed, when it cannot be: a block number that is in use or skips one, a free or reallocation of
- * a block that is not live, an exec with live blocks, or no memory. */
+ * changed, when it cannot be: a block number that is in use or skips one, anything else with a block
+ * that is not live, an access beyond its end, an unlock without a lock, a free of a locked block, an
+ * exec with live blocks, or no memory. */
 int trace_live_apply(struct trace_live *live, struct trace_event *event, struct trace_error *error);
 
 /* The size of a live block; 0 and `*ret_live` 0 when it is not. */

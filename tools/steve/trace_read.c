@@ -38,6 +38,8 @@ struct trace_reader {
     uint64_t last_time;
     uint32_t last_thread;
     uint32_t last_block;
+    uint32_t last_used; /* block of the last access, lock or unlock */
+    uint64_t frames_read[TRACE_STACK_MAX];
     struct trace_header header;
     char *name;
     uint8_t *stored; /* two buffers of TRACE_FRAME_RAW_MAX bytes, touched as frames need them */
@@ -260,6 +262,7 @@ static int begin_events(struct trace_reader *reader, const struct frame_header *
     reader->last_time = time;
     reader->last_thread = 0;
     reader->last_block = 0;
+    reader->last_used = 0;
     reader->frame_left = frame->events;
     return 0;
 }
@@ -294,26 +297,41 @@ static int next_frame(struct trace_reader *reader, struct trace_error *error) {
     return fail(reader, offset, error, "frames of type %u are not known", frame.type);
 }
 
-/* One number; NULL is passed on, so that a chain of calls needs one check. */
-static const uint8_t *get_number(struct trace_reader *reader, const uint8_t *at, uint64_t limit,
-                                 uint64_t *ret_value) {
+/* One number before `end`; NULL is passed on, so that a chain of calls needs one check. */
+static inline const uint8_t *get_number_before(const uint8_t *end, const uint8_t *at,
+                                               uint64_t limit, uint64_t *ret_value) {
     if (at == NULL)
         return NULL;
-    at = trace_get_varint(at, reader->end, ret_value);
+    if (at < end && *at < 0x80) {
+        *ret_value = *at;
+        return *ret_value < limit ? at + 1 : NULL;
+    }
+    at = trace_get_varint(at, end, ret_value);
     return at != NULL && *ret_value < limit ? at : NULL;
+}
+
+static const uint8_t *get_number(struct trace_reader *reader, const uint8_t *at, uint64_t limit,
+                                 uint64_t *ret_value) {
+    return get_number_before(reader->end, at, limit, ret_value);
+}
+
+/* A block as its difference to `*last`, which it becomes. */
+static const uint8_t *get_block_before(const uint8_t *end, const uint8_t *at, uint32_t *last,
+                                       uint32_t *ret_block) {
+    uint64_t step;
+    at = get_number_before(end, at, (uint64_t)1 << 34, &step);
+    if (at == NULL)
+        return NULL;
+    int64_t block = (int64_t)*last + trace_unzigzag(step);
+    if (block < 0 || block >= (int64_t)TRACE_BLOCK_MAX)
+        return NULL;
+    *ret_block = *last = (uint32_t)block;
+    return at;
 }
 
 static const uint8_t *get_block(struct trace_reader *reader, const uint8_t *at,
                                 uint32_t *ret_block) {
-    uint64_t step;
-    at = get_number(reader, at, (uint64_t)1 << 34, &step);
-    if (at == NULL)
-        return NULL;
-    int64_t block = (int64_t)reader->last_block + trace_unzigzag(step);
-    if (block < 0 || block >= (int64_t)TRACE_BLOCK_MAX)
-        return NULL;
-    *ret_block = reader->last_block = (uint32_t)block;
-    return at;
+    return get_block_before(reader->end, at, &reader->last_block, ret_block);
 }
 
 /* The operands that belong to the operation. */
@@ -341,11 +359,50 @@ static const uint8_t *get_operands(struct trace_reader *reader, const uint8_t *a
     }
 }
 
-/* Skips an event that a later version may write. */
-static const uint8_t *skip_operands(struct trace_reader *reader, const uint8_t *at) {
+static const uint8_t *get_stack(struct trace_reader *reader, const uint8_t *at, const uint8_t *end,
+                                struct trace_event *event) {
+    uint64_t last = 0;
+    while (at != end) {
+        uint64_t step;
+        at = get_number_before(end, at, UINT64_MAX, &step);
+        if (at == NULL || event->frame_count == TRACE_STACK_MAX)
+            return NULL;
+        last += (uint64_t)trace_unzigzag(step);
+        reader->frames_read[event->frame_count++] = last;
+    }
+    event->frames = reader->frames_read;
+    return at;
+}
+
+/* An event that came with or after version 1.1: its length stands first. What a later version adds
+ * to the operands of one known here is passed over, as an unknown operation is as a whole; `*ret_skip`
+ * is set for the latter. */
+static const uint8_t *get_skippable(struct trace_reader *reader, const uint8_t *at,
+                                    struct trace_event *event, bool *ret_skip) {
     uint64_t length;
     at = get_number(reader, at, TRACE_FRAME_RAW_MAX, &length);
-    return at != NULL && length <= (uint64_t)(reader->end - at) ? at + length : NULL;
+    if (at == NULL || length > (uint64_t)(reader->end - at))
+        return NULL;
+    const uint8_t *end = at + length;
+    switch (event->op) {
+    case TRACE_STACK:
+        return get_stack(reader, at, end, event);
+    case TRACE_ACCESS:
+    case TRACE_LOCK:
+    case TRACE_UNLOCK:
+        at = get_block_before(end, at, &reader->last_used, &event->block);
+        break;
+    default:
+        *ret_skip = true;
+        return end;
+    }
+    if (event->op == TRACE_ACCESS) {
+        at = get_number_before(end, at, TRACE_COUNT_MAX, &event->reads);
+        at = get_number_before(end, at, TRACE_COUNT_MAX, &event->writes);
+        at = get_number_before(end, at, TRACE_SIZE_MAX, &event->offset);
+        at = get_number_before(end, at, TRACE_SIZE_MAX, &event->size);
+    }
+    return at != NULL ? end : NULL;
 }
 
 /* Decodes one event: 1, or 0 when it was one to be skipped, or -1. */
@@ -367,10 +424,13 @@ static int decode_event(struct trace_reader *reader, struct trace_event *event,
             at = NULL;
     }
     unsigned op = tag & TRACE_OP_MASK;
-    bool skip = op >= TRACE_OP_SKIPPABLE;
-    *event = (struct trace_event){
-        .op = (enum trace_op)op, .thread = reader->last_thread, .time_us = reader->last_time};
-    at = skip ? skip_operands(reader, at) : get_operands(reader, at, event);
+    bool skip = false;
+    *event = (struct trace_event){.number = reader->events,
+                                  .op = (enum trace_op)op,
+                                  .thread = reader->last_thread,
+                                  .time_us = reader->last_time};
+    at = op >= TRACE_OP_SKIPPABLE ? get_skippable(reader, at, event, &skip)
+                                  : get_operands(reader, at, event);
     if (at == NULL)
         return fail_inside(reader, error, start, "the event is damaged");
     reader->at = at;
@@ -398,6 +458,47 @@ int trace_reader_next(struct trace_reader *reader, struct trace_event *ret_event
         if (result != 0)
             return result;
     }
+}
+
+/* Reads the header of the frame at `offset`; 0, 1 when it is one of events, or -1. */
+static int look_at_frame(struct trace_reader *reader, uint64_t offset, struct frame_header *frame,
+                         struct trace_error *error) {
+    ssize_t got = pread(reader->descriptor, frame->bytes, sizeof frame->bytes, (off_t)offset);
+    if (got < 0)
+        return fail(reader, offset, error, "the file cannot be read in any order: %s",
+                    strerror(errno));
+    if (got < (ssize_t)sizeof frame->bytes)
+        return fail(reader, offset, error, "the file ends before the event looked for");
+    if (parse_frame_header(reader, frame, offset, error) != 0)
+        return -1;
+    return frame->type == TRACE_FRAME_EVENTS;
+}
+
+int trace_reader_seek(struct trace_reader *reader, uint64_t event, struct trace_error *error) {
+    struct frame_header frame;
+    uint64_t offset = reader->offset;
+    if (reader->broken || reader->frames != 0)
+        return fail(reader, offset, error, "an event is to be looked for before any is read");
+    for (;;) {
+        int result = look_at_frame(reader, offset, &frame, error);
+        if (result < 0)
+            return -1;
+        if (frame.type == TRACE_FRAME_END ||
+            (result == 1 && event - frame.first_event < frame.events))
+            break;
+        offset += sizeof frame.bytes + frame.stored_size;
+    }
+    if (lseek(reader->descriptor, (off_t)offset, SEEK_SET) < 0)
+        return fail(reader, offset, error, "cannot go there: %s", strerror(errno));
+    reader->offset = offset;
+    reader->events = frame.first_event;
+    struct trace_event skipped;
+    while (reader->events < event) {
+        int result = trace_reader_next(reader, &skipped, error);
+        if (result != 1)
+            return result;
+    }
+    return 0;
 }
 
 /* Reads the end frame at `offset` of the file. */

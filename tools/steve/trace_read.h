@@ -34,6 +34,11 @@ int trace_reader_totals(struct trace_reader *reader, struct trace_totals *ret_to
 int trace_reader_next(struct trace_reader *reader, struct trace_event *ret_event,
                       struct trace_error *error);
 
+/* Goes to the event of that number, which trace_reader_next then returns: walks over the headers of
+ * the frames before it and unpacks one frame. Before the first event only. An event behind the last
+ * is the end of the trace. 0, or -1 with `error` filled (a pipe cannot be read in any order). */
+int trace_reader_seek(struct trace_reader *reader, uint64_t event, struct trace_error *error);
+
 /* Number and place of the event returned last, for messages: "FILE: event 17 (frame at offset 64)".
  */
 void trace_reader_where(const struct trace_reader *reader, char *ret_text, size_t size);

@@ -9,7 +9,9 @@
 
 #include "trace_codec.h"
 
-enum { EVENT_BYTES_MAX = 1 + 5 * TRACE_VARINT_MAX };
+/* An event's first byte and numbers, and what a skippable one has besides. */
+enum { OPERANDS_MAX = (TRACE_STACK_MAX + 5) * TRACE_VARINT_MAX };
+enum { EVENT_BYTES_MAX = 1 + 3 * TRACE_VARINT_MAX + OPERANDS_MAX };
 
 struct trace_writer {
     int descriptor;
@@ -20,7 +22,8 @@ struct trace_writer {
     uint64_t last_time;
     uint32_t last_thread;
     uint32_t last_block;
-    uint8_t *at; /* in raw */
+    uint32_t last_used; /* block of the last access, lock or unlock */
+    uint8_t *at;        /* in raw */
     char name[256];
     uint8_t raw[TRACE_FRAME_RAW_TARGET + EVENT_BYTES_MAX];
     uint8_t packed[TRACE_FRAME_RAW_TARGET + EVENT_BYTES_MAX];
@@ -132,6 +135,49 @@ int trace_writer_flush(struct trace_writer *writer, struct trace_error *error) {
                        error);
 }
 
+/* The operands of an event that older readers skip, after their length. */
+static uint8_t *put_skippable(struct trace_writer *writer, uint8_t *to,
+                              const struct trace_event *event) {
+    uint8_t operands[OPERANDS_MAX];
+    uint8_t *at = operands;
+    if (event->op == TRACE_STACK) {
+        uint64_t last = 0;
+        for (uint32_t i = 0; i < event->frame_count && i < TRACE_STACK_MAX; i++) {
+            at = trace_put_varint(at, trace_zigzag((int64_t)(event->frames[i] - last)));
+            last = event->frames[i];
+        }
+    } else {
+        int64_t step = (int64_t)event->block - (int64_t)writer->last_used;
+        at = trace_put_varint(at, trace_zigzag(step));
+        writer->last_used = event->block;
+    }
+    if (event->op == TRACE_ACCESS) {
+        at = trace_put_varint(at, event->reads);
+        at = trace_put_varint(at, event->writes);
+        at = trace_put_varint(at, event->offset);
+        at = trace_put_varint(at, event->size);
+    }
+    size_t size = (size_t)(at - operands);
+    to = trace_put_varint(to, size);
+    memcpy(to, operands, size);
+    return to + size;
+}
+
+/* The operands of the first version's operations. */
+static uint8_t *put_operands(struct trace_writer *writer, uint8_t *at,
+                             const struct trace_event *event) {
+    if (event->op == TRACE_EXEC)
+        return at;
+    int64_t step = (int64_t)event->block - (int64_t)writer->last_block;
+    at = trace_put_varint(at, trace_zigzag(step));
+    writer->last_block = event->block;
+    if (event->op != TRACE_FREE)
+        at = trace_put_varint(at, event->size);
+    if (event->op == TRACE_ALIGNED)
+        at = trace_put_varint(at, event->alignment_log2);
+    return at;
+}
+
 int trace_writer_add(struct trace_writer *writer, const struct trace_event *event,
                      struct trace_error *error) {
     uint8_t *at = writer->at;
@@ -141,6 +187,7 @@ int trace_writer_add(struct trace_writer *writer, const struct trace_event *even
         writer->last_time = event->time_us;
         writer->last_thread = 0;
         writer->last_block = 0;
+        writer->last_used = 0;
     }
     uint8_t *tag = at++;
     *tag = (uint8_t)event->op;
@@ -154,18 +201,10 @@ int trace_writer_add(struct trace_writer *writer, const struct trace_event *even
         at = trace_put_varint(at, event->time_us - writer->last_time);
         writer->last_time = event->time_us;
     }
-    if (event->op != TRACE_EXEC) {
-        int64_t step = (int64_t)event->block - (int64_t)writer->last_block;
-        at = trace_put_varint(at, trace_zigzag(step));
-        writer->last_block = event->block;
-    }
-    if (event->op != TRACE_EXEC && event->op != TRACE_FREE)
-        at = trace_put_varint(at, event->size);
-    if (event->op == TRACE_ALIGNED)
-        at = trace_put_varint(at, event->alignment_log2);
-    writer->at = at;
+    writer->at = event->op >= TRACE_OP_SKIPPABLE ? put_skippable(writer, at, event)
+                                                 : put_operands(writer, at, event);
     writer->events++;
-    if (at - writer->raw >= TRACE_FRAME_RAW_TARGET)
+    if (writer->at - writer->raw >= TRACE_FRAME_RAW_TARGET)
         return trace_writer_flush(writer, error);
     return 0;
 }

@@ -18,7 +18,7 @@ struct trace_writer *trace_writer_create(int descriptor, const char *name,
                                          const struct trace_header *header, int compress,
                                          struct trace_error *error);
 
-/* Adds one event. op, thread, time_us, block, size and alignment_log2 are used. Times must not
+/* Adds one event. What trace_live_apply fills is not used. Times must not
  * fall. */
 int trace_writer_add(struct trace_writer *writer, const struct trace_event *event,
                      struct trace_error *error);

@@ -53,6 +53,37 @@ Events small_trace() {
     };
 }
 
+trace_event access(uint32_t block, uint64_t offset, uint64_t size, uint64_t reads,
+                   uint64_t writes) {
+    trace_event result = event(TRACE_ACCESS, block, size);
+    result.offset = offset;
+    result.reads = reads;
+    result.writes = writes;
+    return result;
+}
+
+// What version 1.1 brought, with the largest values there are.
+Events trace_with_uses() {
+    static const uint64_t frames[TRACE_STACK_MAX] = {0x401234, 0x401200, ~uint64_t(0), 1,
+                                                     0x7fff0000};
+    trace_event stack = event(TRACE_STACK, 0);
+    stack.frames = frames;
+    stack.frame_count = TRACE_STACK_MAX;
+    Events events = {stack, event(TRACE_MALLOC, 0, TRACE_SIZE_MAX - 1), event(TRACE_MALLOC, 1, 64)};
+    events.push_back(access(1, 8, 16, 3, 4));
+    events.push_back(access(0, TRACE_SIZE_MAX - 2, 1, TRACE_COUNT_MAX - 1, TRACE_COUNT_MAX - 1));
+    events.push_back(event(TRACE_LOCK, 1));
+    events.push_back(event(TRACE_LOCK, 1));
+    events.push_back(event(TRACE_UNLOCK, 1, 0, 5, 100));
+    events.push_back(event(TRACE_REALLOC, 1, 100, 5, 100));
+    stack.frame_count = 0;
+    stack.time_us = 100;
+    events.push_back(stack);
+    events.push_back(event(TRACE_UNLOCK, 1, 0, 0, 100));
+    events.push_back(event(TRACE_FREE, 1, 0, 0, 100));
+    return events;
+}
+
 // A program that makes sense, of any length.
 Events random_trace(size_t count, unsigned seed) {
     std::mt19937_64 random(seed);
@@ -90,6 +121,10 @@ void expect_same(const trace_event &expected, const trace_event &found) {
     ASSERT_EQ(expected.block, found.block);
     ASSERT_EQ(expected.size, found.size);
     ASSERT_EQ(expected.alignment_log2, found.alignment_log2);
+    ASSERT_EQ(expected.offset, found.offset);
+    ASSERT_EQ(expected.reads, found.reads);
+    ASSERT_EQ(expected.writes, found.writes);
+    ASSERT_EQ(expected.frame_count, found.frame_count);
 }
 
 struct Outcome {
@@ -265,6 +300,58 @@ TEST_F(Trace, EveryKindOfEventComesBack) {
     expect_round_trip(small_trace(), true);
 }
 
+TEST_F(Trace, AccessesLocksAndStacksComeBack) {
+    expect_round_trip(trace_with_uses(), false);
+    expect_round_trip(trace_with_uses(), true);
+}
+
+TEST_F(Trace, TheAddressesOfAStackComeBack) {
+    write(trace_with_uses(), true);
+    trace_error error{};
+    trace_event found{};
+    trace_reader *reader = trace_reader_open(path.c_str(), &error);
+    ASSERT_NE(reader, nullptr) << error.text;
+    ASSERT_EQ(trace_reader_next(reader, &found, &error), 1);
+    ASSERT_EQ(found.frame_count, uint32_t(TRACE_STACK_MAX));
+    for (uint32_t i = 0; i < found.frame_count; i++)
+        EXPECT_EQ(found.frames[i], trace_with_uses()[0].frames[i]) << i;
+    trace_reader_close(reader);
+}
+
+TEST_F(Trace, EveryEventIsFoundByItsNumber) {
+    Events events = random_trace(200000, 3);
+    write(events, true);
+    for (uint64_t number : {0, 1, 99999, 131072, 199999, 200000, 200001}) {
+        trace_error error{};
+        trace_event found{};
+        trace_reader *reader = trace_reader_open(path.c_str(), &error);
+        ASSERT_NE(reader, nullptr) << error.text;
+        ASSERT_EQ(trace_reader_seek(reader, number, &error), 0) << error.text;
+        int result = trace_reader_next(reader, &found, &error);
+        ASSERT_EQ(result, number < events.size() ? 1 : 0) << error.text;
+        if (result == 1) {
+            EXPECT_EQ(found.number, number);
+            ASSERT_NO_FATAL_FAILURE(expect_same(events[number], found));
+            uint64_t frames, bytes;
+            trace_reader_progress(reader, &frames, &bytes);
+            EXPECT_EQ(frames, 1u) << "the frames before are not unpacked";
+        }
+        trace_reader_close(reader);
+    }
+}
+
+TEST_F(Trace, ADamagedFileIsNotSearchedForEver) {
+    Bytes trace = write(random_trace(100000, 4), false);
+    trace_put_u32(trace.data() + header_size(trace) + 8, TRACE_FRAME_RAW_MAX);
+    put(trace);
+    trace_error error{};
+    trace_reader *reader = trace_reader_open(path.c_str(), &error);
+    ASSERT_NE(reader, nullptr) << error.text;
+    EXPECT_EQ(trace_reader_seek(reader, 99999, &error), -1);
+    EXPECT_NE(std::string(error.text).find("offset"), std::string::npos);
+    trace_reader_close(reader);
+}
+
 TEST_F(Trace, ManyFramesComeBack) {
     Events events = random_trace(300000, 1);
     expect_round_trip(events, false);
@@ -380,6 +467,36 @@ TEST_F(Trace, RandomContentsBehindAGoodChecksumNeverCrash) {
     EXPECT_GT(errors, 1000u);
 }
 
+// Contents that were good once, and have a good checksum still.
+TEST_F(Trace, MutatedContentsNeverCrash) {
+    Bytes empty = write({}, false);
+    Bytes whole = write(trace_with_uses(), false);
+    size_t start = header_size(whole) + TRACE_FRAME_BYTES;
+    Bytes contents(whole.begin() + long(start),
+                   whole.begin() + long(start + trace_get_u32(whole.data() + start - 24)));
+    std::mt19937 random(5);
+    size_t read_through = 0;
+    for (int i = 0; i < 20000; i++) {
+        Bytes mutated = contents;
+        for (unsigned changes = 1 + random() % 3; changes > 0; changes--) {
+            size_t at = random() % mutated.size();
+            if (random() % 4 == 0)
+                mutated.erase(mutated.begin() + long(at));
+            else if (random() % 4 == 0)
+                mutated.insert(mutated.begin() + long(at), uint8_t(random()));
+            else
+                mutated[at] = uint8_t(random() % 2 ? random() : mutated[at] ^ 1u << random() % 8);
+        }
+        Outcome outcome = read(assemble(
+            empty, {frame(TRACE_FRAME_EVENTS, 0, uint32_t(trace_with_uses().size()), mutated)}));
+        if (outcome.error.empty())
+            read_through++;
+        else
+            EXPECT_NE(outcome.error.find("offset"), std::string::npos) << outcome.error;
+    }
+    EXPECT_GT(read_through, 0u);
+}
+
 TEST_F(Trace, CompressedGarbageBehindAGoodChecksumIsAnError) {
     Bytes empty = write({}, false);
     std::mt19937_64 random(9);
@@ -400,7 +517,7 @@ TEST_F(Trace, AnotherMajorVersionIsRefusedByItsNumber) {
     Bytes trace = write(small_trace(), false);
     trace_put_u16(trace.data() + 8, 7);
     repair_header(trace);
-    EXPECT_NE(read(trace).error.find("format version 7.0"), std::string::npos);
+    EXPECT_NE(read(trace).error.find("format version 7.1"), std::string::npos);
 }
 
 TEST_F(Trace, ALaterMinorVersionIsRead) {
@@ -415,7 +532,7 @@ TEST_F(Trace, ALaterMinorVersionIsRead) {
 TEST_F(Trace, WhatMayBeSkippedIsSkipped) {
     Bytes empty = write({}, false);
     // time 5; malloc block 0 of 9 bytes; an unknown event of 3 bytes; free block 0.
-    Bytes contents = {5,    TRACE_MALLOC, 0,          9, TRACE_OP_SKIPPABLE + 3, 3, 0xff,
+    Bytes contents = {5,    TRACE_MALLOC, 0,          9, TRACE_OP_SKIPPABLE + 30, 3, 0xff,
                       0xff, 0xff,         TRACE_FREE, 0};
     Outcome outcome = read(assemble(empty, {frame(TRACE_FRAME_SKIPPABLE | 5, 0, 0, {1, 2, 3}),
                                             frame(TRACE_FRAME_EVENTS, 0, 3, contents)}));
@@ -495,6 +612,26 @@ TEST_F(TraceLive, ABlockIsAllocatedOnceBeforeItIsFreed) {
     EXPECT_EQ(apply(event(TRACE_FREE, 0)), "block 0 is freed but not live");
     EXPECT_EQ(apply(event(TRACE_REALLOC, 0, 9)), "block 0 is reallocated but not live");
     EXPECT_EQ(apply(event(TRACE_FREE, 1)), "block 1 is freed but not live");
+}
+
+TEST_F(TraceLive, OnlyLiveBlocksAreUsedAndLockedOnesStay) {
+    EXPECT_EQ(apply(event(TRACE_MALLOC, 0, 64)), "");
+    EXPECT_EQ(apply(access(0, 0, 64, 1, 0)), "");
+    EXPECT_NE(apply(access(0, 1, 64, 1, 0)), "") << "beyond the end";
+    EXPECT_NE(apply(access(1, 0, 1, 1, 0)), "");
+    EXPECT_NE(apply(event(TRACE_UNLOCK, 0)), "");
+    EXPECT_EQ(apply(event(TRACE_LOCK, 0)), "");
+    EXPECT_EQ(apply(event(TRACE_LOCK, 0)), "");
+    EXPECT_EQ(live.locked_bytes, 64u);
+    EXPECT_EQ(apply(event(TRACE_REALLOC, 0, 80)), "");
+    EXPECT_EQ(live.locked_bytes, 80u);
+    EXPECT_NE(apply(event(TRACE_FREE, 0)), "");
+    EXPECT_EQ(apply(event(TRACE_UNLOCK, 0)), "");
+    EXPECT_EQ(live.locked_blocks, 1u);
+    EXPECT_EQ(apply(event(TRACE_UNLOCK, 0)), "");
+    EXPECT_EQ(live.locked_blocks, 0u);
+    EXPECT_EQ(live.locked_bytes, 0u);
+    EXPECT_EQ(apply(event(TRACE_FREE, 0)), "");
 }
 
 TEST_F(TraceLive, NumbersAreNotSkipped) {
