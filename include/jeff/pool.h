@@ -84,9 +84,10 @@ RM_API void rmpool_free_handle(rmpool_t pool, rmhandle_t element);
 
 /* Compacts a pool of handles for at most `max_us` microseconds (0: until there is nothing left to gain): moves
  * elements that are not locked out of the emptiest blocks into the fullest that have room, until at most one
- * block is neither full nor empty, and gives empty blocks back at once. Locks and read sections are respected
- * as by rmcompact; so are the heap's moved callback and the status. `ret_result` may be NULL. In a stable
- * pool only gives empty blocks back. Source of the algorithm: Edwards's two fingers (Knuth, TAOCP 1, 2.5,
+ * block is neither full nor empty, and gives empty blocks back at once. One step, up to 64 elements and a block
+ * given back, is done however few microseconds there are. Locks and read sections are respected as by rmcompact;
+ * so are the heap's moved callback and the status. `ret_result` may be NULL. In a stable pool only gives empty
+ * blocks back. Source of the algorithm: Edwards's two fingers (Knuth, TAOCP 1, 2.5,
  * exercise 33), with blocks in the order of their density instead of their address. */
 RM_API rm_compact_status rmpool_compact(rmpool_t pool, uint32_t max_us,
                                         struct rm_compact_result *ret_result);

@@ -485,7 +485,7 @@ void rmpool_free_handle(rmpool_t opaque, rmhandle_t element) {
         return;
     const struct jf_window *window = pool->window;
     uint32_t index = jf_handle_index(&window->space, element);
-    if (index != 0 && index < window->table.pages_used << JF_TABLE_PAGE_SHIFT) {
+    if (jf_pool_is_entry(window, index)) {
         jf_word word = jf_word_load(jf_space_entry(&window->space, index));
         const struct jf_pool_block *block =
             jf_pool_block_at(window, jf_space_address(&window->space, word));
@@ -507,7 +507,7 @@ void rmpool_free_handle(rmpool_t opaque, rmhandle_t element) {
 static rmhandle_t handle_at(const struct jf_pool_block *block, uint32_t slot) {
     const struct jf_space *space = &block->pool->window->space;
     uint32_t index = jf_pool_index_at(&block->region, jf_pool_element(block, slot));
-    if (index == 0 || index >= block->pool->window->table.pages_used << JF_TABLE_PAGE_SHIFT)
+    if (!jf_pool_is_entry(block->pool->window, index))
         return NULL;
     jf_word word = jf_word_load(jf_space_entry(space, index));
     enum jf_entry_state state = jf_entry_state(word);

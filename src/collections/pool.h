@@ -142,6 +142,12 @@ static inline struct jf_pool_block *jf_pool_block_at(const struct jf_window *win
     return chunk.kind == JF_CHUNK_POOL ? (struct jf_pool_block *)chunk.owner : NULL;
 }
 
+/* Whether the number, whatever it is, is the index of an entry that is there. Lock-free. */
+static inline bool jf_pool_is_entry(const struct jf_window *window, uint32_t index) {
+    size_t pages = __atomic_load_n(&window->table.pages_used, __ATOMIC_ACQUIRE);
+    return index != 0 && index < pages << JF_TABLE_PAGE_SHIFT;
+}
+
 /* For a block given as a region, and an element's address: bytes usable, index of the entry (0: none). */
 size_t jf_pool_size_at(const struct jf_region *block);
 uint32_t jf_pool_index_at(const struct jf_region *block, uintptr_t payload);

@@ -11,6 +11,8 @@
 enum {
     BATCH = 64, /* elements that are moved under one hold of the window's mutex */
     BATCH_BYTES = 64 << 10,
+    BATCH_NS = 20000, /* to move a batch, */
+    GIVE_NS_KIB = 65, /* and to give a KiB back: what a step is expected to cost */
     SCRAMBLE_BYTE = 0xdb,
 };
 
@@ -59,7 +61,7 @@ static bool mark(const struct jf_pool_block *block, uint32_t slot, struct move *
     uintptr_t address = jf_pool_element(block, slot);
     uint32_t index = jf_pool_index_at(&block->region, address);
     *ret_live = false;
-    if (index == 0 || index >= pool->window->table.pages_used << JF_TABLE_PAGE_SHIFT)
+    if (!jf_pool_is_entry(pool->window, index))
         return false;
     jf_word word = jf_word_load(entry_of(pool, index));
     if (jf_entry_state(word) == JF_ENTRY_FREE ||
@@ -75,8 +77,8 @@ static bool mark(const struct jf_pool_block *block, uint32_t slot, struct move *
 }
 
 /* Copies a marked element into a slot that was taken for it, and swaps its entry over. */
-static bool commit(const struct move *move, struct jf_pool_block *source,
-                   struct jf_pool_block *target, uint32_t to) {
+static bool move_marked(const struct move *move, struct jf_pool_block *source,
+                        struct jf_pool_block *target, uint32_t to) {
     struct jf_pool *pool = source->pool;
     const struct jf_space *space = &pool->window->space;
     jf_word *entry = entry_of(pool, move->index);
@@ -174,7 +176,7 @@ static bool move_all(struct compaction *compaction) {
             return false;
         }
         const struct move *move = &compaction->moves[i];
-        if (commit(move, source, target, to)) {
+        if (move_marked(move, source, target, to)) {
             note_moved(compaction, move, jf_pool_element(target, to));
             jf_pool_give(source, move->from);
         } else {
@@ -252,17 +254,20 @@ static void begin(struct jf_pool *pool) {
     jf_os_mutex_unlock(&pool->window->mutex);
 }
 
+/* `end_ns`: when it shall be over, 0 = no limit. */
 static rm_compact_status run(struct compaction *compaction, uint64_t end_ns) {
     struct jf_pool *pool = compaction->pool;
+    uint64_t step_ns = BATCH_NS + ((uint64_t)1 << pool->shift) / 1024 * GIVE_NS_KIB;
     bool more = true;
+    /* one step whatever the budget: calls with too small a one come to an end too */
     while (more) {
-        if (end_ns != 0 && jf_os_clock_ns() >= end_ns)
-            return RM_COMPACT_BUDGET;
         jf_os_mutex_lock(&pool->window->mutex);
         more = pool->handles && do_batch(compaction);
         take_emptied(compaction);
         jf_os_mutex_unlock(&pool->window->mutex);
         settle(compaction);
+        if (more && end_ns != 0 && jf_os_clock_ns() + step_ns > end_ns)
+            return RM_COMPACT_BUDGET;
     }
     return compaction->locked ? RM_COMPACT_LOCKED : RM_COMPACT_DONE;
 }
@@ -303,7 +308,7 @@ static void scramble_slot(struct compaction *compaction, struct jf_pool_block *b
         unmark(entry_of(pool, move.index));
         return;
     }
-    if (commit(&move, block, target, to)) {
+    if (move_marked(&move, block, target, to)) {
         jf_mark_fill((void *)jf_pool_element(block, slot), SCRAMBLE_BYTE, pool->element_size);
         jf_pool_give(block, slot);
         if (compaction->moved_count < BATCH)

@@ -80,7 +80,8 @@ bool jf_window_add_page(struct jf_window *window, struct jf_table_owner *owner) 
     uintptr_t memory = window->space.table + table->pages_used * JF_TABLE_PAGE_SIZE;
     if (!jf_arena_make_accessible(window->arena, memory, JF_TABLE_PAGE_SIZE))
         return false;
-    table->pages_used++;
+    /* read without the mutex where an index may be any number */
+    __atomic_store_n(&table->pages_used, table->pages_used + 1, __ATOMIC_RELEASE);
     jf_table_give_page(table, owner, page);
     return true;
 }
