@@ -44,6 +44,12 @@ enum jf_blocks_resize jf_blocks_resize(rmhandle_t handle, size_t size, size_t ro
 
 size_t jf_blocks_size(rmhandle_t handle, const void *payload) {
     struct jf_home home;
+    struct jf_window *window = JF_HAS_GROWING ? jf_api_window() : NULL;
+    if (window != NULL && (uintptr_t)payload % JF_UNIT_SIZE == 0) {
+        const struct jf_large *large = jf_grow_large_at(window, (uintptr_t)payload);
+        if (large != NULL && large->index == jf_handle_index(&window->space, handle))
+            return large->size;
+    }
     return jf_api_find(handle, &home) ? jf_api_size_at(&home, (uintptr_t)payload) : 0;
 }
 

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <clocale>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -317,6 +318,56 @@ TEST_P(String, CopyIsAString) {
     ASSERT_EQ(0, rmarray_stats(copy, &stats));
     EXPECT_TRUE(stats.string);
     rmarray_destroy(copy);
+}
+
+// Calls that need no lock hold the array by a read section; whatever becomes of them, it ends with them.
+TEST(ArraySections, EveryCallLeavesTheArrayFreeToMove) {
+    support::ProfileHeap heap(Profile::growing);
+    rmarray_t array = rmarray_create(heap.get(), 1, nullptr);
+    rmarray_t wide = rmarray_create(heap.get(), 9000, nullptr);
+    std::string element(9000, 'w');
+    const std::vector<std::function<int()>> calls = {
+        [&] { return rmarray_push(array, "p"); },
+        [&] { return rmarray_append(array, element.data(), 10); },
+        [&] { return rmarray_append(array, element.data(), 9000); },
+        [&] { return rmarray_get(array, 3, &element[0]); },
+        [&] { return rmarray_get(array, 1 << 20, &element[0]) + 1; },
+        [&] { return rmarray_set(array, 3, "s"); },
+        [&] { return rmarray_set(array, 1 << 20, "s") + 1; },
+        [&] { return rmarray_pop(array, nullptr); },
+        [&] { return rmarray_remove_swap(array, 2); },
+        [&] { return rmarray_remove_swap(array, 1 << 20) + 1; },
+        [&] { return rmarray_reserve(array, 10); },
+        [&] { return rmarray_reserve(array, SIZE_MAX / 4) + 1; },
+        [&] { return rmarray_reserve(array, rmarray_capacity(array) + 1); },
+        [&] { return rmarray_length(array) == 0; },
+        [&] { return rmarray_element_size(array) != 1; },
+        [&] { return rmarray_push(wide, element.data()); },
+        [&] { return rmarray_get(wide, 0, &element[0]); },
+        [&] { return rmarray_pop(wide, nullptr); },
+        [&] { return rmarray_pop(wide, nullptr) + 1; },
+        [&] { return rmarray_clear(array); },
+    };
+    rmread_begin(); // in a section of the program's own they work too
+    EXPECT_EQ(0, rmarray_push(array, "p"));
+    EXPECT_NE(nullptr, rmarray_deref(array));
+    rmread_end();
+    for (size_t i = 0; i < calls.size(); i++) {
+        std::vector<rmhandle_t> holes;
+        for (int j = 0; j < 4000; j++)
+            holes.push_back(rmheap_malloc(heap.get(), 1000));
+        EXPECT_EQ(0, calls[i]()) << i;
+        for (size_t j = 0; j < holes.size(); j++)
+            if (j % 10 != 0)
+                rmfree(holes[j]);
+        rm_compact_result result;
+        EXPECT_EQ(RM_COMPACT_DONE, rmheap_compact_us(heap.get(), 0, &result)) << i;
+        EXPECT_GT(result.blocks_moved, 0u) << i;
+        for (size_t j = 0; j < holes.size(); j += 10)
+            rmfree(holes[j]);
+    }
+    rmarray_destroy(array);
+    rmarray_destroy(wide);
 }
 
 INSTANTIATE_TEST_SUITE_P(Profiles, Elements, testing::Values(Profile::growing, Profile::fixed),

@@ -59,6 +59,7 @@ static inline bool read_tail(struct jf_array *open) {
 bool jf_array_open(struct jf_array *ret_open, rmarray_t array, const char *call) {
     ret_open->array = array;
     ret_open->call = call;
+    ret_open->section = false;
     ret_open->elements = lock(rmarray_handle(array), call);
     if (RM_LIKELY(ret_open->elements != NULL)) {
         if (RM_LIKELY(read_tail(ret_open)))
@@ -68,6 +69,44 @@ bool jf_array_open(struct jf_array *ret_open, rmarray_t array, const char *call)
     }
     jf_os_set_errno(JF_OS_EINVAL);
     return false;
+}
+
+#if defined(RM_NO_INLINE)
+bool jf_array_enter(struct jf_array *ret_open, rmarray_t array, const char *call) {
+    return jf_array_open(ret_open, array, call);
+}
+#else
+/* As the inlined rmderef, but NULL for all that is out of the ordinary. */
+static inline void *deref(rmhandle_t handle) {
+    uintptr_t bits = (uintptr_t)handle;
+    if (!RM_LIKELY(RM_OFFSET_IS_ENTRY_(RM_WINDOW_OFFSET_(bits))))
+        return NULL;
+    jf_word word = __atomic_load_n((jf_word *)(bits & RM_HANDLE_ENTRY), __ATOMIC_ACQUIRE);
+    return RM_LIKELY(RM_WORD_DIFFERS_(word, bits, 0) == RM_ENTRY_LIVE)
+               ? (void *)(RM_WINDOW_(base) + (uintptr_t)(word & RM_ENTRY_ADDRESS))
+               : NULL;
+}
+
+bool jf_array_enter(struct jf_array *ret_open, rmarray_t array, const char *call) {
+    if (!JF_MARK_ACTIVE) {
+        rmread_begin();
+        ret_open->array = array;
+        ret_open->call = call;
+        ret_open->section = true;
+        ret_open->elements = deref(rmarray_handle(array));
+        if (RM_LIKELY(ret_open->elements != NULL) && RM_LIKELY(read_tail(ret_open)))
+            return true;
+        rmread_end();
+    }
+    return jf_array_open(ret_open, array, call);
+}
+#endif
+
+bool jf_array_settle(struct jf_array *open) {
+    if (!open->section)
+        return true;
+    rmread_end();
+    return jf_array_open(open, open->array, open->call);
 }
 
 int jf_array_fail(struct jf_array *open) {
@@ -115,6 +154,7 @@ static size_t room_for(const struct jf_array *open, size_t bytes) {
 
 /* Locks again after the block has got another size, or not. */
 static bool reopen(struct jf_array *open) {
+    open->section = false;
     open->elements = lock(rmarray_handle(open->array), open->call);
     if (open->elements == NULL) {
         jf_os_set_errno(JF_OS_EINVAL);
@@ -283,7 +323,7 @@ rmarray_t rmarray_copy(rmarray_t array) {
 
 size_t rmarray_length(rmarray_t array) {
     struct jf_array open;
-    if (!jf_array_open(&open, array, "rmarray_length"))
+    if (!jf_array_enter(&open, array, "rmarray_length"))
         return 0;
     jf_array_close(&open);
     return open.length;
@@ -291,7 +331,7 @@ size_t rmarray_length(rmarray_t array) {
 
 size_t rmarray_capacity(rmarray_t array) {
     struct jf_array open;
-    if (!jf_array_open(&open, array, "rmarray_capacity"))
+    if (!jf_array_enter(&open, array, "rmarray_capacity"))
         return 0;
     jf_array_close(&open);
     return jf_array_capacity(&open);
@@ -299,7 +339,7 @@ size_t rmarray_capacity(rmarray_t array) {
 
 size_t rmarray_element_size(rmarray_t array) {
     struct jf_array open;
-    if (!jf_array_open(&open, array, "rmarray_element_size"))
+    if (!jf_array_enter(&open, array, "rmarray_element_size"))
         return 0;
     jf_array_close(&open);
     return open.element_size;
@@ -307,7 +347,7 @@ size_t rmarray_element_size(rmarray_t array) {
 
 int rmarray_reserve(rmarray_t array, size_t capacity) {
     struct jf_array open;
-    if (!jf_array_open(&open, array, "rmarray_reserve"))
+    if (!jf_array_enter(&open, array, "rmarray_reserve"))
         return -1;
     size_t bytes;
     if (!jf_array_bytes(&open, capacity, &bytes)) {
@@ -356,7 +396,7 @@ int rmarray_shrink(rmarray_t array) {
 
 int rmarray_clear(rmarray_t array) {
     struct jf_array open;
-    if (!jf_array_open(&open, array, "rmarray_clear"))
+    if (!jf_array_enter(&open, array, "rmarray_clear"))
         return -1;
     jf_array_set_length(&open, 0);
     jf_array_close(&open);

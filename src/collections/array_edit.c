@@ -2,6 +2,7 @@
 #include "collections/array.h"
 
 enum {
+    SOON = 4 << 10,          /* bytes that may be copied in a read section */
     PIECE = 256 << 10,       /* bytes that a cursor makes ready at a time */
     PIECE_WORTH = 512 << 10, /* in arrays from this size up */
     HUGE_WORTH = 32 << 20,   /* from here up the pieces are huge pages */
@@ -12,9 +13,15 @@ static int bad_index(struct jf_array *open) {
     return jf_array_fail(open);
 }
 
+/* For a call that copies one element. */
+static inline bool enter(struct jf_array *ret_open, rmarray_t array, const char *call) {
+    return jf_array_enter(ret_open, array, call) &&
+           (RM_LIKELY(ret_open->element_size <= SOON) || jf_array_settle(ret_open));
+}
+
 int rmarray_push(rmarray_t array, const void *element) {
     struct jf_array open;
-    if (!jf_array_open(&open, array, "rmarray_push"))
+    if (!enter(&open, array, "rmarray_push"))
         return -1;
     if (!jf_array_make_room(&open, 1))
         return jf_array_fail(&open);
@@ -26,7 +33,7 @@ int rmarray_push(rmarray_t array, const void *element) {
 
 int rmarray_pop(rmarray_t array, void *ret_element) {
     struct jf_array open;
-    if (!jf_array_open(&open, array, "rmarray_pop"))
+    if (!enter(&open, array, "rmarray_pop"))
         return -1;
     if (open.length == 0)
         return bad_index(&open);
@@ -39,7 +46,7 @@ int rmarray_pop(rmarray_t array, void *ret_element) {
 
 int rmarray_get(rmarray_t array, size_t index, void *ret_element) {
     struct jf_array open;
-    if (!jf_array_open(&open, array, "rmarray_get"))
+    if (!enter(&open, array, "rmarray_get"))
         return -1;
     if (index >= open.length)
         return bad_index(&open);
@@ -50,7 +57,7 @@ int rmarray_get(rmarray_t array, size_t index, void *ret_element) {
 
 int rmarray_set(rmarray_t array, size_t index, const void *element) {
     struct jf_array open;
-    if (!jf_array_open(&open, array, "rmarray_set"))
+    if (!enter(&open, array, "rmarray_set"))
         return -1;
     if (index >= open.length)
         return bad_index(&open);
@@ -63,9 +70,11 @@ int rmarray_set(rmarray_t array, size_t index, const void *element) {
 static int insert(struct jf_array *open, size_t index, const void *elements, size_t count) {
     if (!jf_array_make_room(open, count))
         return jf_array_fail(open);
-    unsigned char *to = jf_array_at(open, index);
     size_t bytes = count * open->element_size;
     size_t behind = (open->length - index) * open->element_size;
+    if (bytes > SOON && !jf_array_settle(open))
+        return -1;
+    unsigned char *to = jf_array_at(open, index);
     if (behind != 0)
         memmove(to + bytes, to, behind);
     if (bytes != 0)
@@ -84,7 +93,7 @@ int rmarray_insert(rmarray_t array, size_t index, const void *elements, size_t c
 
 int rmarray_append(rmarray_t array, const void *elements, size_t count) {
     struct jf_array open;
-    if (!jf_array_open(&open, array, "rmarray_append"))
+    if (!jf_array_enter(&open, array, "rmarray_append"))
         return -1;
     return insert(&open, open.length, elements, count);
 }
@@ -104,7 +113,7 @@ int rmarray_remove(rmarray_t array, size_t index, size_t count) {
 
 int rmarray_remove_swap(rmarray_t array, size_t index) {
     struct jf_array open;
-    if (!jf_array_open(&open, array, "rmarray_remove_swap"))
+    if (!enter(&open, array, "rmarray_remove_swap"))
         return -1;
     if (index >= open.length)
         return bad_index(&open);
