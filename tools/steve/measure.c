@@ -18,15 +18,34 @@ int measure_open(void) {
     return rollup_file < 0 || status_file < 0 ? -1 : 0;
 }
 
-/* The number of KiB after `key` in a file of /proc, in bytes; -1 when it is not there. */
-static int64_t read_kib(int file, const char *key) {
-    char text[4096];
-    ssize_t size = pread(file, text, sizeof text - 1, 0);
-    if (size <= 0)
-        return -1;
-    text[size] = '\0';
+/* The number of KiB after `key` in a text of /proc, in bytes; -1 when it is not there. */
+static int64_t find_kib(const char *text, const char *key) {
     const char *found = strstr(text, key);
     return found != NULL ? (int64_t)strtoll(found + strlen(key), NULL, 10) * 1024 : -1;
+}
+
+enum { TEXT_BYTES = 4096 };
+
+static void read_text(int file, char text[TEXT_BYTES]) {
+    ssize_t size = pread(file, text, TEXT_BYTES - 1, 0);
+    text[size > 0 ? size : 0] = '\0';
+}
+
+static int64_t read_kib(int file, const char *key) {
+    char text[TEXT_BYTES];
+    read_text(file, text);
+    return find_kib(text, key);
+}
+
+void measure_memory(int64_t *ret_resident, int64_t *ret_share) {
+    char text[TEXT_BYTES];
+    read_text(rollup_file, text);
+    *ret_resident = find_kib(text, "\nRss:");
+    *ret_share = find_kib(text, "\nPss:");
+}
+
+int64_t measure_data(void) {
+    return read_kib(status_file, "\nVmData:");
 }
 
 int64_t measure_resident(void) {

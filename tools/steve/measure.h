@@ -13,6 +13,13 @@ int measure_open(void);
 /* Resident bytes of this process now, exact (the sum over its mappings). */
 int64_t measure_resident(void);
 
+/* Both kinds of bytes of this process at once: resident, and of those its share where others have
+ * them, too (proportional set size). */
+void measure_memory(int64_t *ret_resident, int64_t *ret_share);
+
+/* Bytes of data this process has mapped, as the limit on them counts. */
+int64_t measure_data(void);
+
 /* Most resident bytes since measure_reset_peak. */
 int64_t measure_resident_peak(void);
 int measure_reset_peak(void);

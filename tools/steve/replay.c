@@ -4,11 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,12 +21,28 @@
     "Replays a trace on Jeff, with blocks behind handles, and on the system's malloc, each in a\n" \
     "process of its own, and prints what each needed in memory and time.\n"                        \
     "\n"                                                                                           \
-    "  -a, --allocators=LIST  which, separated by commas (default jeff,malloc)\n"                  \
+    "  -a, --allocators=LIST  which, separated by commas (default jeff,malloc): jeff "             \
+    "(compaction\n"                                                                                \
+    "                         at idle points), jeff-never, jeff-oom (when memory runs out),\n"     \
+    "                         jeff-background, jeff-fixed, facade, malloc, jemalloc, mimalloc,\n"  \
+    "                         tcmalloc, ideal, or the path of a library to preload; all = every\n" \
+    "                         one that is installed\n"                                             \
     "      --idle-every=N     an idle point after every N operations (default 5000)\n"             \
     "      --budget-us=N      microseconds for a compaction at each idle point (default 1000);\n"  \
     "                         0 = none there, only the full one at the end\n"                      \
     "      --samples=N        points of the memory curve, about (default 1000)\n"                  \
-    "      --repeat=N         passes for speed; the median one is shown (default 3)\n"             \
+    "      --repeat=N         passes for speed, and for latency (default 3)\n"                     \
+    "      --timeout=S        seconds a pass may take; 0 = as many as it likes (default 0)\n"      \
+    "      --heap=BYTES       size of the heap of jeff-fixed, and where that of jeff-oom begins\n" \
+    "                         (default: a tenth more than the program's peak)\n"                   \
+    "      --smallest         also look for the smallest heap that still runs the trace\n"         \
+    "      --rounds=N         run the trace N times, and free a share of what is left after\n"     \
+    "                         each round before the next (default 1)\n"                            \
+    "      --free-share=P     that share in percent (default 50)\n"                                \
+    "      --seed=N           which blocks those are (default 1)\n"                                \
+    "      --stop-at-peak     a round ends where live bytes are most, not at the trace's end\n"    \
+    "      --maps=FILE        write pictures of the heap to FILE.ALLOCATOR, for steve-plot\n"      \
+    "      --map-count=N      how many (default 60)\n"                                             \
     "      --plot=FILE        draw memory over time; writes a PNG and an SVG, named like FILE\n"   \
     "      --json=FILE        write all results and samples as JSON\n"                             \
     "      --csv=FILE         write the samples as CSV\n"                                          \
@@ -38,13 +53,16 @@
     "Exit status: 0; 1 the trace is damaged, an allocator failed or changed a block's contents,\n" \
     "or a file cannot be written; 2 wrong command line.\n"
 
-enum { ALLOCATORS_MAX = 8, REPEAT_MAX = 100, SAMPLES_MAX = REPLAY_SAMPLES_MAX / 2 - 16 };
+enum { ALLOCATORS_MAX = 16, SAMPLES_MAX = REPLAY_SAMPLES_MAX / 2 - 16 };
 
 struct replayer {
     struct replay_options options;
     const struct replay_backend *backends[ALLOCATORS_MAX];
     size_t backend_count;
     unsigned repeat;
+    uint32_t timeout_s;
+    bool smallest;
+    const char *maps;
     const char *trace;
     const char *plot;
     const char *json;
@@ -53,139 +71,138 @@ struct replayer {
     bool failed;
 };
 
-const struct replay_backend *replay_backend_at(size_t index) {
-    static const struct replay_backend *const backends[] = {&replay_jeff, &replay_malloc, NULL};
-    return backends[index];
-}
+/* --- All passes on one allocator. */
 
-const struct replay_backend *replay_backend_find(const char *name) {
-    for (size_t i = 0; replay_backend_at(i) != NULL; i++) {
-        if (strcmp(replay_backend_at(i)->name, name) == 0)
-            return replay_backend_at(i);
-    }
-    return NULL;
-}
-
-/* --- Workers. They are this program again, started anew: a fork would carry the memory of the
- * parent into what is measured. */
-
-static struct replay_result *map_result(int descriptor) {
-    void *result = mmap(NULL, REPLAY_RESULT_BYTES, PROT_READ | PROT_WRITE,
-                        MAP_SHARED | MAP_POPULATE, descriptor, 0);
-    return result == MAP_FAILED ? NULL : result;
-}
-
-int steve_replay_worker(int argc, char **argv) {
-    enum { BACKEND = 1, PASS, IDLE_EVERY, BUDGET, SAMPLES, PARTIAL, RESULT, TRACE, COUNT };
-    uint64_t numbers[COUNT] = {0};
-    if (argc != COUNT)
-        return STEVE_USAGE;
-    for (int i = PASS; i < TRACE; i++) {
-        if (steve_parse_number(argv[0], argv[i], 0, UINT64_MAX, &numbers[i]) != 0)
-            return STEVE_USAGE;
-    }
-    const struct replay_backend *backend = replay_backend_find(argv[BACKEND]);
-    struct replay_result *result = map_result((int)numbers[RESULT]);
-    if (backend == NULL || result == NULL) {
-        steve_complain("the replay worker cannot start");
-        return STEVE_FAILED;
-    }
-    struct replay_options options = {
-        .idle_every = numbers[IDLE_EVERY],
-        .budget_us = (uint32_t)numbers[BUDGET],
-        .samples = numbers[SAMPLES],
-        .partial = numbers[PARTIAL] != 0,
-    };
-    enum replay_pass pass = numbers[PASS] != 0 ? REPLAY_SPEED : REPLAY_MEMORY;
-    return replay_run(argv[TRACE], backend, pass, &options, result) == 0 ? STEVE_OK : STEVE_FAILED;
-}
-
-static _Noreturn void exec_worker(const struct replayer *replayer,
-                                  const struct replay_backend *backend, enum replay_pass pass,
-                                  int descriptor) {
-    char numbers[6][24];
-    const struct replay_options *options = &replayer->options;
-    snprintf(numbers[0], sizeof numbers[0], "%d", pass == REPLAY_SPEED);
-    snprintf(numbers[1], sizeof numbers[1], "%" PRIu64, options->idle_every);
-    snprintf(numbers[2], sizeof numbers[2], "%u", options->budget_us);
-    snprintf(numbers[3], sizeof numbers[3], "%" PRIu64, options->samples);
-    snprintf(numbers[4], sizeof numbers[4], "%d", options->partial);
-    snprintf(numbers[5], sizeof numbers[5], "%d", descriptor);
-    execl("/proc/self/exe", "steve", STEVE_WORKER_COMMAND, backend->name, numbers[0], numbers[1],
-          numbers[2], numbers[3], numbers[4], numbers[5], replayer->trace, (char *)NULL);
-    steve_complain("cannot start the replay worker: %s", strerror(errno));
-    _exit(STEVE_FAILED);
-}
-
-/* Runs one pass. NULL after a complaint. */
-static const struct replay_result *
-run_pass(struct replayer *replayer, const struct replay_backend *backend, enum replay_pass pass) {
-    static const char *const names[] = {"memory", "speed"};
-    struct replay_result *result = NULL;
-    int descriptor = memfd_create("steve-replay", 0);
-    if (descriptor >= 0 && ftruncate(descriptor, (off_t)REPLAY_RESULT_BYTES) == 0)
-        result = map_result(descriptor);
-    if (result == NULL) {
-        steve_complain("cannot share memory with a replay worker: %s", strerror(errno));
-        if (descriptor >= 0)
-            close(descriptor);
-        return NULL;
-    }
-    if (!replayer->quiet && isatty(STDERR_FILENO))
-        fprintf(stderr, "\rsteve: %s, pass for %s ...\033[K", backend->name, names[pass]);
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid == 0)
-        exec_worker(replayer, backend, pass, descriptor);
-    close(descriptor);
-    int status = 0;
-    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (!replayer->quiet && isatty(STDERR_FILENO))
-        fputs("\r\033[K", stderr);
-    if (pid < 0)
-        steve_complain("cannot fork: %s", strerror(errno));
-    else if (WIFSIGNALED(status))
-        steve_complain("%s: the pass for %s ended by signal %d (%s)", backend->name, names[pass],
-                       WTERMSIG(status), strsignal(WTERMSIG(status)));
-    else if (WEXITSTATUS(status) == 0 && result->done)
-        return result;
+static struct replay_result *run_pass(struct replayer *replayer, struct replay_report *report,
+                                      enum replay_pass pass) {
+    struct replay_options options = replayer->options;
+    if (replayer->maps != NULL && pass == REPLAY_MEMORY)
+        snprintf(options.map_path, sizeof options.map_path, "%s.%s", replayer->maps,
+                 report->backend->name);
     else
-        steve_complain("%s: the pass for %s failed", backend->name, names[pass]);
-    munmap(result, REPLAY_RESULT_BYTES);
-    return NULL;
-}
-
-static int compare_seconds(const void *left, const void *right) {
-    double a = (*(const struct replay_result *const *)left)->seconds;
-    double b = (*(const struct replay_result *const *)right)->seconds;
-    return (a > b) - (a < b);
+        options.maps = 0;
+    return replay_spawn(replayer->trace, report->backend, pass, &options, replayer->timeout_s,
+                        replayer->quiet, report->failure);
 }
 
 static double per_second(const struct replay_result *result) {
     return result->seconds > 0 ? (double)result->operations / result->seconds : 0;
 }
 
-/* All passes on one allocator. */
+static int compare_speeds(const void *left, const void *right) {
+    double a = per_second(*(const struct replay_result *const *)left);
+    double b = per_second(*(const struct replay_result *const *)right);
+    return (a > b) - (a < b);
+}
+
+/* Half the width of a 95 % confidence interval is this many standard errors (Student's t). */
+static double t_quantile(unsigned degrees) {
+    static const double table[] = {0,     12.706, 4.303, 3.182, 2.776, 2.571, 2.447,
+                                   2.365, 2.306,  2.262, 2.228, 2.201, 2.179, 2.160,
+                                   2.145, 2.131,  2.120, 2.110, 2.101, 2.093, 2.086};
+    enum { TABLE = sizeof table / sizeof table[0] };
+    /* Beyond the table: Cornish and Fisher's expansion around the normal quantile. */
+    return degrees < TABLE ? table[degrees] : 1.960 + 2.3724 / degrees + 2.8225 / degrees / degrees;
+}
+
+static struct replay_mean mean_of(const double *values, unsigned count) {
+    struct replay_mean result = {0};
+    for (unsigned i = 0; i < count; i++)
+        result.mean += values[i] / count;
+    if (count < 2)
+        return result;
+    double squares = 0;
+    for (unsigned i = 0; i < count; i++)
+        squares += (values[i] - result.mean) * (values[i] - result.mean);
+    result.half_width = t_quantile(count - 1) * sqrt(squares / (count - 1) / count);
+    return result;
+}
+
+/* `count` passes of a kind; false when one failed. */
+static bool run_repeats(struct replayer *replayer, struct replay_report *report,
+                        enum replay_pass pass, struct replay_result **ret_results) {
+    for (unsigned i = 0; i < replayer->repeat; i++) {
+        ret_results[i] = run_pass(replayer, report, pass);
+        if (ret_results[i] == NULL)
+            return false;
+    }
+    return true;
+}
+
+static void add_speeds(struct replay_report *report, struct replay_result **results) {
+    unsigned count = report->repeats;
+    qsort(results, count, sizeof results[0], compare_speeds);
+    for (unsigned i = 0; i < count; i++)
+        report->speeds[i] = per_second(results[i]);
+    report->speed_mean = mean_of(report->speeds, count);
+    report->speed = results[count / 2];
+}
+
+static void add_latencies(struct replay_report *report, struct replay_result **results) {
+    double values[4][REPLAY_REPEAT_MAX];
+    unsigned count = report->repeats;
+    for (unsigned i = 0; i < count; i++) {
+        const struct replay_latency *all = &results[i]->latency[KIND_ALL];
+        values[0][i] = all->p50_ns;
+        values[1][i] = all->p99_ns;
+        values[2][i] = all->p999_ns;
+        values[3][i] = all->max_ns;
+    }
+    report->p50 = mean_of(values[0], count);
+    report->p99 = mean_of(values[1], count);
+    report->p999 = mean_of(values[2], count);
+    report->max = mean_of(values[3], count);
+    report->latency = results[0];
+}
+
+/* The smallest heap in which the trace runs, to 1/256 of it. -1 when none up to 64 times the live
+ * bytes is enough. */
+static int64_t find_smallest(struct replayer *replayer, struct replay_report *report) {
+    enum { EXACT_SHARE = 256, LARGEST = 64, FLOOR = 64 << 10 };
+    struct replay_options options = replayer->options;
+    char ignored[REPLAY_FAILURE_TEXT];
+    size_t live = (size_t)report->memory->peak_live;
+    size_t low = 0, high = 0;
+    options.maps = 0;
+    options.heap_bytes = live + FLOOR;
+    while (high == 0 || high - low > high / EXACT_SHARE + 4096) {
+        struct replay_result *result =
+            replay_spawn(replayer->trace, report->backend, REPLAY_FIT, &options,
+                         replayer->timeout_s, replayer->quiet, ignored);
+        if (result != NULL)
+            high = options.heap_bytes;
+        else
+            low = options.heap_bytes;
+        replay_forget(result);
+        if (high == 0 && low / LARGEST > live + FLOOR)
+            return -1;
+        options.heap_bytes = high == 0 ? low * 2 : low + (high - low) / 2;
+    }
+    return (int64_t)high;
+}
+
 static struct replay_report run_backend(struct replayer *replayer,
                                         const struct replay_backend *backend) {
-    struct replay_report report = {.backend = backend};
-    const struct replay_result *speeds[REPEAT_MAX];
-    report.memory = run_pass(replayer, backend, REPLAY_MEMORY);
-    while (report.memory != NULL && report.repeats < replayer->repeat) {
-        speeds[report.repeats] = run_pass(replayer, backend, REPLAY_SPEED);
-        if (speeds[report.repeats] == NULL)
-            break;
-        report.repeats++;
-    }
-    if (report.memory == NULL || report.repeats < replayer->repeat) {
-        replayer->failed = true;
+    struct replay_report report = {.backend = backend, .smallest_heap = -1};
+    struct replay_result *speeds[REPLAY_REPEAT_MAX], *latencies[REPLAY_REPEAT_MAX];
+    if (!replay_backend_is_installed(backend)) {
+        steve_complain("%s is not installed%s%s%s", backend->library,
+                       backend->package != NULL ? " (Debian: " : "",
+                       backend->package != NULL ? backend->package : "",
+                       backend->package != NULL ? ")" : "");
+        snprintf(report.failure, sizeof report.failure, "not there");
         return report;
     }
-    qsort(speeds, report.repeats, sizeof speeds[0], compare_seconds);
-    report.speed = speeds[(report.repeats - 1) / 2];
-    report.speed_highest = per_second(speeds[0]);
-    report.speed_lowest = per_second(speeds[report.repeats - 1]);
+    report.repeats = replayer->repeat;
+    struct replay_result *memory = run_pass(replayer, &report, REPLAY_MEMORY);
+    if (memory == NULL || !run_repeats(replayer, &report, REPLAY_SPEED, speeds) ||
+        !run_repeats(replayer, &report, REPLAY_LATENCY, latencies))
+        return report;
+    report.memory = memory;
+    add_speeds(&report, speeds);
+    add_latencies(&report, latencies);
+    if (replayer->smallest && !backend->ideal)
+        report.smallest_heap = find_smallest(replayer, &report);
     return report;
 }
 
@@ -245,6 +262,16 @@ static int write_reports(const struct replayer *replayer, const struct report_su
 
 static int parse_allocators(struct replayer *replayer, char *list) {
     replayer->backend_count = 0;
+    if (strcmp(list, "all") == 0) {
+        const struct replay_backend *backend;
+        for (size_t i = 0; (backend = replay_backend_at(i)) != NULL; i++) {
+            if (replay_backend_is_installed(backend))
+                replayer->backends[replayer->backend_count++] = backend;
+            else
+                steve_complain("%s is left out: it is not installed", backend->name);
+        }
+        return 0;
+    }
     for (char *rest = list, *name; (name = strsep(&rest, ",")) != NULL;) {
         const struct replay_backend *backend = replay_backend_find(name);
         if (backend == NULL || replayer->backend_count == ALLOCATORS_MAX) {
@@ -258,27 +285,84 @@ static int parse_allocators(struct replayer *replayer, char *list) {
     return 0;
 }
 
-enum { IDLE_EVERY = 256, BUDGET_US, SAMPLES, REPEAT, PLOT, JSON, CSV, PARTIAL };
+enum {
+    IDLE_EVERY = 256,
+    BUDGET_US,
+    SAMPLES,
+    REPEAT,
+    TIMEOUT,
+    HEAP,
+    SMALLEST,
+    ROUNDS,
+    FREE_SHARE,
+    SEED,
+    STOP_AT_PEAK,
+    MAPS,
+    MAP_COUNT,
+    PLOT,
+    JSON,
+    CSV,
+    PARTIAL
+};
+
+/* Options whose value is a number within limits. */
+static int parse_number_option(struct replayer *replayer, int option, const char *value) {
+    struct replay_options *options = &replayer->options;
+    uint64_t number = 0;
+    int result = -1;
+    switch (option) {
+    case IDLE_EVERY:
+        return steve_parse_number("--idle-every", value, 1, (uint64_t)1 << 40,
+                                  &options->idle_every);
+    case SAMPLES:
+        return steve_parse_number("--samples", value, 1, SAMPLES_MAX, &options->samples);
+    case SEED:
+        return steve_parse_number("--seed", value, 0, UINT64_MAX, &options->seed);
+    case BUDGET_US:
+        result = steve_parse_number("--budget-us", value, 0, UINT32_MAX, &number);
+        options->budget_us = (uint32_t)number;
+        break;
+    case REPEAT:
+        result = steve_parse_number("--repeat", value, 1, REPLAY_REPEAT_MAX, &number);
+        replayer->repeat = (unsigned)number;
+        break;
+    case TIMEOUT:
+        result = steve_parse_number("--timeout", value, 0, 1u << 20, &number);
+        replayer->timeout_s = (uint32_t)number;
+        break;
+    case HEAP:
+        result = steve_parse_number("--heap", value, 4096, (uint64_t)1 << 46, &number);
+        options->heap_bytes = (size_t)number;
+        break;
+    case ROUNDS:
+        result = steve_parse_number("--rounds", value, 1, 1000, &number);
+        options->rounds = (uint32_t)number;
+        break;
+    case FREE_SHARE:
+        result = steve_parse_number("--free-share", value, 0, 100, &number);
+        options->free_share = (double)number / 100;
+        break;
+    case MAP_COUNT:
+        result = steve_parse_number("--map-count", value, 1, 10000, &number);
+        options->maps = (uint32_t)number;
+        break;
+    }
+    return result;
+}
 
 static int parse_option(struct replayer *replayer, int option, char *value) {
-    uint64_t number = 0;
-    int result = 0;
     switch (option) {
     case 'a':
         return parse_allocators(replayer, value);
-    case IDLE_EVERY:
-        return steve_parse_number("--idle-every", value, 1, (uint64_t)1 << 40,
-                                  &replayer->options.idle_every);
-    case BUDGET_US:
-        result = steve_parse_number("--budget-us", value, 0, UINT32_MAX, &number);
-        replayer->options.budget_us = (uint32_t)number;
-        return result;
-    case SAMPLES:
-        return steve_parse_number("--samples", value, 1, SAMPLES_MAX, &replayer->options.samples);
-    case REPEAT:
-        result = steve_parse_number("--repeat", value, 1, REPEAT_MAX, &number);
-        replayer->repeat = (unsigned)number;
-        return result;
+    case SMALLEST:
+        replayer->smallest = true;
+        return 0;
+    case STOP_AT_PEAK:
+        replayer->options.stop_at_peak = true;
+        return 0;
+    case MAPS:
+        replayer->maps = value;
+        return 0;
     case PLOT:
         replayer->plot = value;
         return 0;
@@ -295,7 +379,7 @@ static int parse_option(struct replayer *replayer, int option, char *value) {
         replayer->quiet = true;
         return 0;
     default:
-        return -1;
+        return parse_number_option(replayer, option, value);
     }
 }
 
@@ -307,6 +391,15 @@ static int parse_arguments(struct replayer *replayer, int argc, char **argv) {
         {"budget-us", required_argument, NULL, BUDGET_US},
         {"samples", required_argument, NULL, SAMPLES},
         {"repeat", required_argument, NULL, REPEAT},
+        {"timeout", required_argument, NULL, TIMEOUT},
+        {"heap", required_argument, NULL, HEAP},
+        {"smallest", no_argument, NULL, SMALLEST},
+        {"rounds", required_argument, NULL, ROUNDS},
+        {"free-share", required_argument, NULL, FREE_SHARE},
+        {"seed", required_argument, NULL, SEED},
+        {"stop-at-peak", no_argument, NULL, STOP_AT_PEAK},
+        {"maps", required_argument, NULL, MAPS},
+        {"map-count", required_argument, NULL, MAP_COUNT},
         {"plot", required_argument, NULL, PLOT},
         {"json", required_argument, NULL, JSON},
         {"csv", required_argument, NULL, CSV},
@@ -356,20 +449,28 @@ static struct trace_reader *open_trace(const struct replayer *replayer) {
 
 int steve_replay(int argc, char **argv) {
     struct replayer replayer = {
-        .options = {.idle_every = 5000, .budget_us = 1000, .samples = 1000},
+        .options = {.idle_every = 5000,
+                    .budget_us = 1000,
+                    .samples = 1000,
+                    .rounds = 1,
+                    .free_share = 0.5,
+                    .seed = 1,
+                    .maps = 60},
         .repeat = 3,
+        .backends = {&replay_jeff, &replay_malloc},
+        .backend_count = 2,
     };
-    for (size_t i = 0; i < ALLOCATORS_MAX && replay_backend_at(i) != NULL; i++)
-        replayer.backends[replayer.backend_count++] = replay_backend_at(i);
     int status = parse_arguments(&replayer, argc, argv);
     if (status >= 0)
         return status;
     struct trace_reader *reader = open_trace(&replayer);
     if (reader == NULL)
         return STEVE_FAILED;
-    struct replay_report reports[ALLOCATORS_MAX];
-    for (size_t i = 0; i < replayer.backend_count; i++)
+    static struct replay_report reports[ALLOCATORS_MAX];
+    for (size_t i = 0; i < replayer.backend_count; i++) {
         reports[i] = run_backend(&replayer, replayer.backends[i]);
+        replayer.failed |= reports[i].memory == NULL;
+    }
     struct report_subject subject = {
         .path = replayer.trace,
         .header = trace_reader_header(reader),

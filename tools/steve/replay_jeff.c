@@ -1,8 +1,14 @@
-/* Jeff in handle form: a reference is a handle, and memory is touched between lock and unlock. */
+/* Jeff in handle form: a reference is a handle, and memory is touched between lock and unlock. One
+ * backend for each policy of compaction. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <time.h>
 
 #include <jeff/jeff.h>
 
+#include "measure.h"
 #include "replay.h"
 
 static void *allocate(size_t size) {
@@ -49,17 +55,80 @@ static const char *tidy(void) {
     return what;
 }
 
+static const char *tidy_nothing(void) {
+    return "none";
+}
+
+static int set_limit(size_t bytes, bool first) {
+    struct rm_options options;
+    (void)first;
+    rmoptions_init(&options);
+    options.limit = bytes;
+    return rmconfigure(&options);
+}
+
+/* The buffer's pages are there before the first measurement, as a device's memory would be. */
+static int set_buffer(size_t bytes, bool first) {
+    if (!first) {
+        errno = ENOMEM;
+        return -1;
+    }
+    void *buffer = measure_map(bytes);
+    if (buffer == NULL) {
+        errno = ENOMEM;
+        return -1;
+    }
+    return rminit(buffer, bytes);
+}
+
+#define JEFF                                                                                       \
+    .handles = true, .alignment_max = (size_t)512 << 10, .allocate = allocate,                     \
+    .allocate_zeroed = allocate_zeroed, .allocate_aligned = allocate_aligned, .resize = resize,    \
+    .release = release, .open = open_block, .close = close_block
+
 const struct replay_backend replay_jeff = {
     .name = "jeff",
-    .description = "Jeff, blocks behind handles",
-    .alignment_max = (size_t)512 << 10,
-    .allocate = allocate,
-    .allocate_zeroed = allocate_zeroed,
-    .allocate_aligned = allocate_aligned,
-    .resize = resize,
-    .release = release,
-    .open = open_block,
-    .close = close_block,
+    .description = "Jeff, blocks behind handles, compaction at idle points",
+    .policy = POLICY_IDLE,
     .compact = compact,
     .tidy = tidy,
+    .limit = set_limit,
+    JEFF,
+};
+
+const struct replay_backend replay_jeff_never = {
+    .name = "jeff-never",
+    .description = "Jeff, blocks behind handles, never compacted",
+    .policy = POLICY_NEVER,
+    .tidy = tidy_nothing,
+    .limit = set_limit,
+    JEFF,
+};
+
+const struct replay_backend replay_jeff_oom = {
+    .name = "jeff-oom",
+    .description = "Jeff, blocks behind handles, compaction when memory runs out",
+    .policy = POLICY_OUT_OF_MEMORY,
+    .tidy = tidy,
+    .limit = set_limit,
+    JEFF,
+};
+
+const struct replay_backend replay_jeff_background = {
+    .name = "jeff-background",
+    .description = "Jeff, blocks behind handles, compaction by a thread of its own",
+    .policy = POLICY_BACKGROUND,
+    .compact = compact,
+    .tidy = tidy,
+    .limit = set_limit,
+    JEFF,
+};
+
+const struct replay_backend replay_jeff_fixed = {
+    .name = "jeff-fixed",
+    .description = "Jeff in a buffer of fixed size, compaction when memory runs out",
+    .policy = POLICY_OUT_OF_MEMORY,
+    .tidy = tidy,
+    .limit = set_buffer,
+    JEFF,
 };

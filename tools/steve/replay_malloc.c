@@ -1,5 +1,6 @@
-/* The allocator the replayer itself is linked with: the system's malloc, or one that is preloaded.
- */
+/* The allocator the worker runs with: the system's malloc, or one that is preloaded. And the ideal
+ * one, which is none. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
 #include <stdio.h>
@@ -38,7 +39,31 @@ static void close_block(void *block) {
     (void)block;
 }
 
+/* A function of whichever allocator is there. */
+static bool find(void *ret_function, const char *name) {
+    void *function = dlsym(RTLD_DEFAULT, name);
+    memcpy(ret_function, &function, sizeof function);
+    return function != NULL;
+}
+
+/* Each allocator has its own word for giving memory back. */
 static const char *tidy(void) {
+    int (*control)(const char *, void *, size_t *, void *, size_t);
+    void (*collect)(bool);
+    void (*give_back)(void);
+    if (find(&control, "mallctl")) {
+        control("thread.tcache.flush", NULL, NULL, NULL, 0);
+        control("arena.4096.purge", NULL, NULL, NULL, 0);
+        return "arena.4096.purge";
+    }
+    if (find(&collect, "mi_collect")) {
+        collect(true);
+        return "mi_collect(true)";
+    }
+    if (find(&give_back, "MallocExtension_ReleaseFreeMemory")) {
+        give_back();
+        return "MallocExtension_ReleaseFreeMemory";
+    }
     malloc_trim(0);
     return "malloc_trim(0)";
 }
@@ -55,11 +80,22 @@ static long long largest_number(const char *text, const char *key) {
     return largest;
 }
 
+/* Whether malloc and malloc_info belong to the same library. */
+static bool describes_itself(void) {
+    Dl_info allocator, description;
+    void *functions[2];
+    return find(&functions[0], "malloc") && find(&functions[1], "malloc_info") &&
+           dladdr(functions[0], &allocator) != 0 && dladdr(functions[1], &description) != 0 &&
+           allocator.dli_fbase == description.dli_fbase;
+}
+
 /* glibc's free chunks by size, and the free end of its main heap. The sizes include 8 bytes of
  * header. */
 static int64_t largest_hole(void) {
     char *text = NULL;
     size_t size = 0;
+    if (!describes_itself())
+        return -1;
     FILE *stream = open_memstream(&text, &size);
     if (stream == NULL)
         return -1;
@@ -88,4 +124,42 @@ const struct replay_backend replay_malloc = {
     .close = close_block,
     .tidy = tidy,
     .largest_hole = largest_hole,
+};
+
+/* --- The ideal: every call costs nothing, and memory is what the program asked for. What its replay
+ * takes is the replayer's own part. */
+
+static char nowhere[64];
+
+static void *give_nowhere(size_t size) {
+    (void)size;
+    return nowhere;
+}
+
+static void *give_nowhere_aligned(size_t alignment, size_t size) {
+    (void)alignment, (void)size;
+    return nowhere;
+}
+
+static void *stay(void *reference, size_t size) {
+    (void)size;
+    return reference;
+}
+
+static const char *tidy_nothing(void) {
+    return "none";
+}
+
+const struct replay_backend replay_ideal = {
+    .name = "ideal",
+    .description = "the lower bound: live bytes only, no time at all",
+    .ideal = true,
+    .allocate = give_nowhere,
+    .allocate_zeroed = give_nowhere,
+    .allocate_aligned = give_nowhere_aligned,
+    .resize = stay,
+    .release = close_block,
+    .open = open_block,
+    .close = close_block,
+    .tidy = tidy_nothing,
 };

@@ -2,191 +2,73 @@
  * touched before the baseline of memory is taken: from then on, what the process has more is the
  * allocator's. Decoding and checking of events happens in batches outside the timed part. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "measure.h"
-#include "payload.h"
-#include "replay.h"
+#include "replay_state.h"
 #include "steve.h"
-#include "trace_live.h"
-#include "trace_read.h"
 
-enum { BATCH_EVENTS = 4096 };
-
-struct replay {
-    const char *path;
-    const struct replay_backend *backend;
-    const struct replay_options *options;
-    enum replay_pass pass;
-    struct replay_result *result;
-    struct trace_reader *reader;
-    struct trace_live live;
-    struct trace_totals totals;
-    void **references; /* by block number; NULL = not live */
-    uint64_t *pause_wall;
-    uint64_t *pause_cpu;
-    size_t pause_capacity;
-    uint64_t events;      /* done */
-    uint64_t next_idle;   /* events */
-    uint64_t next_sample; /* events */
-    uint64_t sample_every;
-    uint64_t elapsed_ns;
-    uint64_t time_us; /* of the last event */
-    int64_t baseline;
-    double resident_sum, live_sum;
-    uint64_t point_count;
-    bool at_end;
-    struct trace_event batch[BATCH_EVENTS];
-    size_t batch_count;
-    uint64_t batch_live, batch_blocks; /* after its last event */
-};
-
-/* --- One event. */
-
-static int fail_event(const struct replay *replay, const struct trace_event *event,
-                      const char *what) {
-    steve_complain("%s, replayed on %s: event %" PRIu64 ", block %u of %" PRIu64 " bytes: %s",
-                   replay->path, replay->backend->name, event->number, event->block,
-                   event->op == TRACE_FREE ? event->old_size : event->size, what);
-    return -1;
-}
-
-static void write_payload(const struct replay *replay, void *address,
-                          const struct trace_event *event, size_t from) {
-    size_t size = (size_t)event->size;
-    if (replay->pass == REPLAY_SPEED)
-        payload_touch(address, event->serial, from, size);
-    else if (from < size)
-        payload_fill(address, event->serial, from, size);
-}
-
-static bool check_payload(const struct replay *replay, const void *address, uint64_t serial,
-                          size_t size) {
-    if (replay->pass == REPLAY_SPEED)
-        return payload_is_touched(address, serial, size);
-    replay->result->verified_bytes += size;
-    return payload_is_whole(address, serial, size);
-}
-
-static int fail_refused(const struct replay *replay, const struct trace_event *event) {
-    return fail_event(replay, event, errno != 0 ? strerror(errno) : "the allocator gave nothing");
-}
-
-static int replay_allocation(struct replay *replay, const struct trace_event *event) {
-    const struct replay_backend *backend = replay->backend;
-    size_t size = (size_t)event->size;
-    size_t alignment = (size_t)1 << event->alignment_log2;
-    void *reference;
-    errno = 0;
-    if (event->op == TRACE_MALLOC) {
-        reference = backend->allocate(size);
-    } else if (event->op == TRACE_CALLOC) {
-        reference = backend->allocate_zeroed(size);
-    } else {
-        if (backend->alignment_max != 0 && alignment > backend->alignment_max) {
-            alignment = backend->alignment_max;
-            replay->result->alignments_reduced++;
-        }
-        reference = backend->allocate_aligned(alignment, size);
-    }
-    if (reference == NULL)
-        return fail_refused(replay, event);
-    replay->references[event->block] = reference;
-    void *address = backend->open(reference);
-    if (address == NULL)
-        return fail_event(replay, event, "the new block has no address");
-    if (event->op == TRACE_ALIGNED && (uintptr_t)address % alignment != 0)
-        return fail_event(replay, event, "the new block is not aligned");
-    if (event->op == TRACE_CALLOC && replay->pass == REPLAY_MEMORY &&
-        !payload_is_zero(address, size))
-        return fail_event(replay, event, "the new block is not zero");
-    write_payload(replay, address, event, 0);
-    backend->close(reference);
-    return 0;
-}
-
-static int replay_reallocation(struct replay *replay, const struct trace_event *event) {
-    const struct replay_backend *backend = replay->backend;
-    size_t size = (size_t)event->size;
-    size_t kept = event->old_size < event->size ? (size_t)event->old_size : size;
-    errno = 0;
-    void *reference = backend->resize(replay->references[event->block], size);
-    if (reference == NULL)
-        return fail_refused(replay, event);
-    replay->references[event->block] = reference;
-    void *address = backend->open(reference);
-    if (address == NULL || !check_payload(replay, address, event->serial, kept))
-        return fail_event(replay, event, "its contents changed when it was reallocated");
-    write_payload(replay, address, event, kept);
-    backend->close(reference);
-    return 0;
-}
-
-static int replay_free(struct replay *replay, const struct trace_event *event) {
-    const struct replay_backend *backend = replay->backend;
-    void *reference = replay->references[event->block];
-    void *address = backend->open(reference);
-    if (address == NULL || !check_payload(replay, address, event->serial, (size_t)event->old_size))
-        return fail_event(replay, event, "its contents changed before it was freed");
-    backend->close(reference);
-    replay->references[event->block] = NULL;
-    backend->release(reference);
-    return 0;
-}
-
-static int replay_batch(struct replay *replay) {
-    for (size_t i = 0; i < replay->batch_count; i++) {
-        const struct trace_event *event = &replay->batch[i];
-        int result = 0;
-        if (event->op == TRACE_FREE)
-            result = replay_free(replay, event);
-        else if (event->op == TRACE_REALLOC)
-            result = replay_reallocation(replay, event);
-        else if (event->op != TRACE_EXEC)
-            result = replay_allocation(replay, event);
-        if (result != 0)
-            return -1;
-    }
-    return 0;
+uint64_t replay_live_bytes(const struct replay *replay) {
+    return replay->live.live_bytes + replay->kept_bytes;
 }
 
 /* --- Reading ahead. */
 
-/* Fills the batch with at most `limit` events. 0, or -1 after a complaint. */
-static int fill_batch(struct replay *replay, uint64_t limit) {
+static int complain_here(const struct replay *replay, const char *what) {
+    char where[256];
+    trace_reader_where(replay->reader, where, sizeof where);
+    steve_complain("%s: %s", where, what);
+    return -1;
+}
+
+/* Takes the next event into the batch, unless the replay has no use for it. */
+static int take_event(struct replay *replay) {
     struct trace_error error;
+    struct trace_event *event = &replay->batch[replay->batch_count];
+    int got = trace_reader_next(replay->reader, event, &error);
+    if (got == 0 || (got < 0 && replay->options->partial) ||
+        (got == 1 && event->number >= replay->stop_event)) {
+        replay->at_end = true;
+        return 0;
+    }
+    if (got < 0) {
+        steve_complain("%s", error.text);
+        return -1;
+    }
+    if (trace_live_apply(&replay->live, event, &error) != 0)
+        return complain_here(replay, error.text);
+    if (event->block >= replay->totals.block_numbers && event->op < TRACE_OP_SKIPPABLE &&
+        event->op != TRACE_EXEC)
+        return complain_here(replay, "a block number, and the end frame promised fewer");
+    replay->time_us = replay->time_base + event->time_us;
+    if (event->op == TRACE_ACCESS || event->op == TRACE_STACK)
+        return 0;
+    replay->batch_operations += event->op < TRACE_OP_SKIPPABLE && event->op != TRACE_EXEC;
+    replay->batch_count++;
+    return 0;
+}
+
+/* Fills the batch with at most `limit` operations. 0, or -1 after a complaint. */
+static int fill_batch(struct replay *replay, uint64_t limit) {
     replay->batch_count = 0;
-    while (!replay->at_end && replay->batch_count < BATCH_EVENTS && replay->batch_count < limit) {
-        struct trace_event *event = &replay->batch[replay->batch_count];
-        int got = trace_reader_next(replay->reader, event, &error);
-        if (got == 0 || (got < 0 && replay->options->partial)) {
-            replay->at_end = true;
-        } else if (got < 0) {
-            steve_complain("%s", error.text);
+    replay->batch_operations = 0;
+    while (!replay->at_end && replay->batch_count < BATCH_EVENTS &&
+           replay->batch_operations < limit) {
+        if (take_event(replay) != 0)
             return -1;
-        } else if (trace_live_apply(&replay->live, event, &error) != 0) {
-            char where[256];
-            trace_reader_where(replay->reader, where, sizeof where);
-            steve_complain("%s: %s", where, error.text);
-            return -1;
-        } else if (event->block >= replay->totals.block_numbers) {
-            steve_complain("%s: block number %u, and the end frame promised fewer", replay->path,
-                           event->block);
-            return -1;
-        } else if (event->op == TRACE_ACCESS || event->op == TRACE_STACK) {
-            replay->time_us = event->time_us;
-        } else {
-            replay->batch_count++;
-            replay->time_us = event->time_us;
-        }
     }
     return 0;
 }
 
-/* Totals of a trace without an end, by reading what there is. */
-static int scan_totals(struct replay *replay) {
+/* Follows the trace once without an allocator: its totals when it has no end, and the event after
+ * which live bytes are most. */
+static int scan(struct replay *replay) {
     struct trace_error error;
     struct trace_event event;
     struct trace_live live;
@@ -196,10 +78,17 @@ static int scan_totals(struct replay *replay) {
         trace_reader_close(reader);
         return -1;
     }
+    uint64_t peak = 0, stop = 0;
     while (trace_reader_next(reader, &event, &error) == 1 &&
-           trace_live_apply(&live, &event, &error) == 0)
-        ;
+           trace_live_apply(&live, &event, &error) == 0) {
+        if (live.live_bytes > peak) {
+            peak = live.live_bytes;
+            stop = event.number + 1;
+        }
+    }
     replay->totals = live.totals;
+    if (replay->options->stop_at_peak)
+        replay->stop_event = stop;
     trace_live_finish(&live);
     trace_reader_close(reader);
     return 0;
@@ -209,41 +98,68 @@ static int scan_totals(struct replay *replay) {
 
 static int64_t add_sample(struct replay *replay, bool compacted) {
     struct replay_result *result = replay->result;
-    int64_t resident = measure_resident() - replay->baseline;
+    int64_t resident, share;
+    uint64_t live = replay_live_bytes(replay);
+    measure_memory(&resident, &share);
+    resident -= replay->baseline;
+    share -= replay->share_baseline;
+    if (replay->backend->ideal)
+        resident = share = (int64_t)((live + 4095) / 4096 * 4096);
     if (result->sample_count < REPLAY_SAMPLES_MAX) {
         result->samples[result->sample_count++] = (struct replay_sample){
-            .event = replay->events,
+            .event = replay->operations,
             .time_us = replay->time_us,
-            .live = replay->live.live_bytes,
-            .blocks = replay->live.live_blocks,
+            .live = live,
+            .blocks = replay->live.live_blocks + replay->kept_count,
             .resident = resident,
+            .share = share,
             .compacted = compacted,
+            .round = replay->round,
         };
     }
     if (resident > result->resident_peak)
         result->resident_peak = resident;
+    if (live > result->peak_live)
+        result->peak_live = live;
     return resident;
 }
 
 static void compact_idle(struct replay *replay) {
+    struct replay_result *result = replay->result;
     uint64_t wall = measure_wall_ns();
     uint64_t cpu = measure_cpu_ns();
     replay->backend->compact(replay->options->budget_us);
     cpu = measure_cpu_ns() - cpu;
     wall = measure_wall_ns() - wall;
-    size_t index = (size_t)replay->result->pause_count;
-    if (index < replay->pause_capacity) {
-        replay->pause_wall[index] = wall;
-        replay->pause_cpu[index] = cpu;
-        replay->result->pause_count++;
-    }
+    size_t index = (size_t)result->pause_count;
+    if (index >= replay->pause_capacity)
+        return;
+    replay->pause_wall[index] = wall;
+    replay->pause_cpu[index] = cpu;
+    result->pause_count++;
+    if (index % result->pause_every != 0 || result->pause_kept == REPLAY_PAUSES_MAX)
+        return;
+    result->pauses[result->pause_kept++] = (struct replay_pause){
+        .event = replay->operations,
+        .time_us = replay->time_us,
+        .wall_ns = wall,
+        .cpu_ns = cpu,
+        .blocks = replay->live.live_blocks + replay->kept_count,
+        .locked_blocks = replay->live.locked_blocks,
+        .bytes = replay_live_bytes(replay),
+        .locked_bytes = replay->live.locked_bytes,
+    };
 }
 
-/* What is due after a batch: a sample, a compaction, a sample after it. */
+static bool compacts_idle(const struct replay *replay) {
+    return replay->backend->policy == POLICY_IDLE && replay->options->budget_us != 0;
+}
+
+/* What is due after a batch: a sample, a compaction, a sample after it, a picture of the heap. */
 static void do_between(struct replay *replay) {
-    bool idle = replay->events >= replay->next_idle;
-    bool compacts = idle && replay->backend->compact != NULL && replay->options->budget_us != 0;
-    bool sample = replay->pass == REPLAY_MEMORY && replay->events >= replay->next_sample;
+    bool idle = replay->operations >= replay->next_idle;
+    bool compacts = idle && compacts_idle(replay);
+    bool sample = replay->pass == REPLAY_MEMORY && replay->operations >= replay->next_sample;
     double resident = 0;
     if (sample)
         resident = (double)add_sample(replay, false);
@@ -252,41 +168,233 @@ static void do_between(struct replay *replay) {
     if (sample && compacts)
         resident = (resident + (double)add_sample(replay, true)) / 2;
     if (sample) {
+        const struct replay_result *result = replay->result;
         replay->resident_sum += resident;
-        replay->live_sum += (double)replay->live.live_bytes;
+        replay->share_sum += (double)result->samples[result->sample_count - 1].share;
+        replay->live_sum += (double)replay_live_bytes(replay);
         replay->point_count++;
-        replay->next_sample = replay->events + replay->sample_every;
+        replay->next_sample = replay->operations + replay->sample_every;
+    }
+    if (replay->operations >= replay->next_map) {
+        replay_take_map(replay);
+        replay->next_map = replay->operations + replay->map_every;
     }
     if (idle)
-        replay->next_idle = replay->events + replay->options->idle_every;
+        replay->next_idle = replay->operations + replay->options->idle_every;
+    atomic_store_explicit(&replay->result->progress, replay->operations, memory_order_relaxed);
 }
 
-/* Events until something is due. */
-static uint64_t events_ahead(const struct replay *replay) {
+/* Operations until something is due. */
+static uint64_t operations_ahead(const struct replay *replay) {
     uint64_t next = replay->next_idle;
     if (replay->pass == REPLAY_MEMORY && replay->next_sample < next)
         next = replay->next_sample;
-    return next - replay->events;
+    return next - replay->operations;
 }
 
-static int run_events(struct replay *replay) {
+static int run_round(struct replay *replay) {
+    if (fill_batch(replay, operations_ahead(replay)) != 0)
+        return -1;
     while (replay->batch_count > 0) {
         uint64_t start = measure_wall_ns();
-        if (replay_batch(replay) != 0)
-            return -1;
+        for (size_t i = 0; i < replay->batch_count; i++) {
+            if (replay_event(replay, &replay->batch[i]) != 0)
+                return -1;
+        }
         replay->elapsed_ns += measure_wall_ns() - start;
-        replay->events += replay->batch_count;
+        replay->operations += replay->batch_operations;
         do_between(replay);
-        if (fill_batch(replay, events_ahead(replay)) != 0)
+        if (fill_batch(replay, operations_ahead(replay)) != 0)
             return -1;
     }
     return 0;
+}
+
+/* --- Rounds: at the end of each, a random share of what is left is freed, and the trace runs again
+ * in what memory has become. */
+
+static uint64_t next_random(struct replay *replay) {
+    uint64_t value = replay->random += 0x9e3779b97f4a7c15u;
+    value = (value ^ value >> 30) * 0xbf58476d1ce4e5b9u;
+    value = (value ^ value >> 27) * 0x94d049bb133111ebu;
+    return value ^ value >> 31;
+}
+
+static int fail_kept(const struct replay *replay, const struct replay_kept *block) {
+    steve_complain("%s, replayed on %s: a block of %" PRIu64
+                   " bytes that was left after a round changed its contents",
+                   replay->path, replay->backend->name, block->size);
+    return -1;
+}
+
+static int free_kept(struct replay *replay, const struct replay_kept *block) {
+    const struct replay_backend *backend = replay->backend;
+    const void *address = backend->open(block->reference);
+    if (address == NULL || !replay_check(replay, address, block->serial, (size_t)block->size))
+        return fail_kept(replay, block);
+    backend->close(block->reference);
+    backend->release(block->reference);
+    replay->kept_bytes -= block->size;
+    return 0;
+}
+
+/* Frees each of the blocks kept with a chance of `share`. */
+static int free_share(struct replay *replay, double share) {
+    size_t left = 0;
+    for (size_t i = 0; i < replay->kept_count; i++) {
+        struct replay_kept block = replay->kept[i];
+        bool freed = (double)(next_random(replay) >> 11) < share * 0x1p53;
+        if (!freed)
+            replay->kept[left++] = block;
+        else if (free_kept(replay, &block) != 0)
+            return -1;
+    }
+    replay->kept_count = left;
+    return 0;
+}
+
+/* What the round left becomes the blocks kept, unlocked. */
+static int keep_survivors(struct replay *replay) {
+    for (uint64_t i = 0; i < replay->live.totals.block_numbers; i++) {
+        void *reference = replay->references[i];
+        if (reference == NULL)
+            continue;
+        if (replay->kept_count == replay->kept_capacity) {
+            steve_complain("%s: more blocks are left than the end frame promised", replay->path);
+            return -1;
+        }
+        const struct trace_live_block *block = &replay->live.blocks[i];
+        for (uint64_t n = block->locks; replay->backend->handles && n > 0; n--)
+            replay->backend->close(reference);
+        replay->kept[replay->kept_count++] =
+            (struct replay_kept){reference, block->serial + replay->serial_base, block->size - 1};
+        replay->kept_bytes += block->size - 1;
+        replay->references[i] = NULL;
+    }
+    replay->live.live_bytes = replay->live.live_blocks = 0;
+    replay->live.locked_bytes = replay->live.locked_blocks = 0;
+    return 0;
+}
+
+/* Begins the trace anew. */
+static int begin_round(struct replay *replay) {
+    struct trace_error error;
+    uint64_t numbers = replay->live.totals.block_numbers;
+    uint64_t serials = replay->live.serials;
+    struct trace_live_block *blocks = replay->live.blocks;
+    uint64_t capacity = replay->live.capacity;
+    memset(blocks, 0, numbers * sizeof *blocks);
+    replay->live = (struct trace_live){.blocks = blocks, .capacity = capacity};
+    replay->serial_base += serials;
+    replay->time_base = replay->time_us;
+    replay->at_end = false;
+    replay->round++;
+    trace_reader_close(replay->reader);
+    replay->reader = trace_reader_open(replay->path, &error);
+    if (replay->reader == NULL) {
+        steve_complain("%s", error.text);
+        return -1;
+    }
+    return 0;
+}
+
+static int run_rounds(struct replay *replay) {
+    for (;;) {
+        if (run_round(replay) != 0)
+            return -1;
+        if (replay->round + 1 >= replay->options->rounds)
+            return 0;
+        if (keep_survivors(replay) != 0 || free_share(replay, replay->options->free_share) != 0 ||
+            begin_round(replay) != 0)
+            return -1;
+    }
+}
+
+/* --- The background thread. */
+
+static void *compact_in_background(void *argument) {
+    struct replay *replay = argument;
+    enum { REST_SHARE = 9 };
+    while (!atomic_load(&replay->compactor_ends)) {
+        uint64_t start = measure_wall_ns();
+        replay->backend->compact(replay->options->budget_us);
+        uint64_t rest = REST_SHARE * (measure_wall_ns() - start) + 10000u;
+        struct timespec pause = {(time_t)(rest / 1000000000u), (long)(rest % 1000000000u)};
+        nanosleep(&pause, NULL);
+    }
+    return NULL;
+}
+
+static bool has_compactor(const struct replay *replay) {
+    return replay->backend->policy == POLICY_BACKGROUND && replay->options->budget_us != 0;
 }
 
 /* --- Beginning and end. */
 
 static int64_t largest_hole(const struct replay_backend *backend) {
     return backend->largest_hole != NULL ? backend->largest_hole() : 0;
+}
+
+static int read_totals(struct replay *replay) {
+    struct trace_error error;
+    bool complete = trace_reader_totals(replay->reader, &replay->totals, &error) == 0;
+    replay->stop_event = UINT64_MAX;
+    if (!complete && !replay->options->partial) {
+        steve_complain("%s", error.text);
+        return -1;
+    }
+    if ((!complete || replay->options->stop_at_peak) && scan(replay) != 0)
+        return -1;
+    const struct trace_totals *totals = &replay->totals;
+    if (totals->block_numbers > TRACE_BLOCK_MAX || totals->events > UINT64_MAX / 1024 ||
+        totals->events / replay->options->idle_every >= UINT32_MAX) {
+        steve_complain("%s: the end frame's totals make no sense", replay->path);
+        return -1;
+    }
+    replay->operations_all =
+        (totals->allocations + totals->reallocations + totals->frees) * replay->options->rounds;
+    return 0;
+}
+
+static int make_tables(struct replay *replay) {
+    const struct replay_options *options = replay->options;
+    size_t numbers = (size_t)replay->totals.block_numbers;
+    replay->pause_capacity =
+        (size_t)((replay->operations_all / options->idle_every + 2) * (compacts_idle(replay)));
+    replay->kept_capacity = (size_t)((options->stop_at_peak ? replay->totals.peak_live_blocks
+                                                            : replay->totals.end_live_blocks) *
+                                     (options->rounds - 1));
+    replay->references = measure_map(numbers * sizeof *replay->references);
+    replay->pause_wall = measure_map(replay->pause_capacity * sizeof *replay->pause_wall);
+    replay->pause_cpu = measure_map(replay->pause_capacity * sizeof *replay->pause_cpu);
+    replay->kept = measure_map(replay->kept_capacity * sizeof *replay->kept);
+    if (replay->pass == REPLAY_LATENCY) {
+        replay->histograms = measure_map(KINDS * sizeof *replay->histograms);
+        replay->clock_cost = latency_clock_cost();
+    }
+    if (replay->references == NULL || replay->pause_wall == NULL || replay->pause_cpu == NULL ||
+        replay->kept == NULL || (replay->pass == REPLAY_LATENCY && replay->histograms == NULL) ||
+        trace_live_init(&replay->live, numbers) != 0) {
+        steve_complain("%s: no memory for tables of %zu blocks", replay->path, numbers);
+        return -1;
+    }
+    return 0;
+}
+
+static int open_map(struct replay *replay) {
+    const struct replay_options *options = replay->options;
+    replay->map_file = -1;
+    replay->next_map = UINT64_MAX;
+    if (options->maps == 0 || replay->pass != REPLAY_MEMORY || replay->backend->ideal)
+        return 0;
+    replay->map_file = open(options->map_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (replay->map_file < 0 || write(replay->map_file, "STEVEMAP", 8) != 8) {
+        steve_complain("cannot write %s: %s", options->map_path, strerror(errno));
+        return -1;
+    }
+    replay->map_every = replay->operations_all / options->maps + 1;
+    replay->next_map = replay->map_every;
+    return 0;
 }
 
 static int prepare(struct replay *replay) {
@@ -296,42 +404,52 @@ static int prepare(struct replay *replay) {
         steve_complain("%s", error.text);
         return -1;
     }
-    if (trace_reader_totals(replay->reader, &replay->totals, &error) != 0) {
-        if (!replay->options->partial) {
-            steve_complain("%s", error.text);
-            return -1;
-        }
-        if (scan_totals(replay) != 0)
-            return -1;
-    }
-    uint64_t events = replay->totals.events;
-    uint64_t numbers = replay->totals.block_numbers;
-    if (numbers > TRACE_BLOCK_MAX || events / replay->options->idle_every >= UINT32_MAX) {
-        steve_complain("%s: the end frame's totals make no sense", replay->path);
+    if (read_totals(replay) != 0 || make_tables(replay) != 0 || open_map(replay) != 0)
         return -1;
-    }
-    replay->sample_every = events / replay->options->samples + 1;
-    replay->next_sample = replay->sample_every;
-    replay->next_idle = replay->options->idle_every;
-    replay->pause_capacity = (size_t)(events / replay->options->idle_every + 2);
-    replay->references = measure_map((size_t)numbers * sizeof *replay->references);
-    replay->pause_wall = measure_map(replay->pause_capacity * sizeof *replay->pause_wall);
-    replay->pause_cpu = measure_map(replay->pause_capacity * sizeof *replay->pause_cpu);
-    if (replay->references == NULL || replay->pause_wall == NULL || replay->pause_cpu == NULL ||
-        trace_live_init(&replay->live, numbers) != 0) {
-        steve_complain("%s: no memory for tables of %" PRIu64 " blocks", replay->path, numbers);
-        return -1;
-    }
     if (measure_open() != 0) {
         steve_complain("cannot open /proc/self: %s", strerror(errno));
         return -1;
     }
-    /* Touched now, not in the middle of a measurement; the first frame unpacked touches the rest.
-     */
+    replay->sample_every = replay->operations_all / replay->options->samples + 1;
+    replay->next_sample = replay->sample_every;
+    replay->next_idle = replay->options->idle_every;
+    replay->random = replay->options->seed;
+    replay->result->progress_total = replay->operations_all;
+    replay->result->pause_every = (uint32_t)(replay->pause_capacity / REPLAY_PAUSES_MAX) + 1;
+    /* Touched now, not in the middle of a measurement; the first frame unpacked touches the rest. */
     trace_reader_touch(replay->reader);
     largest_hole(replay->backend);
     memset(replay->batch, 0xff, sizeof replay->batch);
-    return fill_batch(replay, events_ahead(replay));
+    return 0;
+}
+
+/* The heap's limit, where the pass or the policy has one. After the baseline was taken. */
+static int set_limit(struct replay *replay) {
+    const struct replay_backend *backend = replay->backend;
+    bool fit = replay->pass == REPLAY_FIT;
+    if (!fit && backend->policy != POLICY_OUT_OF_MEMORY)
+        return 0;
+    replay->limit = replay->options->heap_bytes;
+    if (replay->limit == 0) {
+        /* A tenth more than is live, and what handles and headers take. */
+        enum { SLACK = 64 << 10, PER_BLOCK = 32 };
+        uint64_t live = replay->totals.peak_live_bytes;
+        replay->limit =
+            (size_t)(live + live / 10 + PER_BLOCK * replay->totals.peak_live_blocks + SLACK);
+    }
+    if (backend->limit != NULL) {
+        while (backend->limit(replay->limit, true) != 0) {
+            if (errno != ENOMEM && errno != EINVAL)
+                break;
+            if (fit)
+                return -1;
+            replay->limit *= 2;
+        }
+        return 0;
+    }
+    struct rlimit limit;
+    limit.rlim_cur = limit.rlim_max = (rlim_t)measure_data() + replay->limit;
+    return setrlimit(RLIMIT_DATA, &limit);
 }
 
 /* Memory at the end, before and after all was done to make it small. */
@@ -352,8 +470,9 @@ static void measure_end(struct replay *replay) {
     if (!memory)
         return;
     result->resident_tidy = add_sample(replay, true);
+    replay_take_map(replay);
     int64_t peak = measure_resident_peak() - replay->baseline;
-    if (peak > result->resident_peak)
+    if (peak > result->resident_peak && !replay->backend->ideal && replay->map_file < 0)
         result->resident_peak = peak;
     /* A block larger than every hole comes from the system, and may until the peak is reached
      * again. */
@@ -364,42 +483,52 @@ static void measure_end(struct replay *replay) {
     result->largest_tidy = hole > room ? hole : room;
 }
 
-/* Checks and frees the blocks that are still there. */
-static int free_survivors(struct replay *replay) {
-    const struct replay_backend *backend = replay->backend;
-    for (uint32_t block = 0; block < replay->live.totals.block_numbers; block++) {
-        void *reference = replay->references[block];
-        if (reference == NULL)
-            continue;
-        const struct trace_live_block *known = &replay->live.blocks[block];
-        const void *address = backend->open(reference);
-        if (address == NULL ||
-            !check_payload(replay, address, known->serial, (size_t)(known->size - 1))) {
-            steve_complain(
-                "%s, replayed on %s: block %u changed its contents in the last compaction",
-                replay->path, backend->name, block);
-            return -1;
-        }
-        backend->close(reference);
-        backend->release(reference);
-    }
-    return 0;
-}
-
 static void fill_result(struct replay *replay) {
     struct replay_result *result = replay->result;
     size_t pauses = (size_t)result->pause_count;
     double points = replay->point_count != 0 ? (double)replay->point_count : 1;
-    result->operations = replay->events;
-    result->peak_live = replay->live.totals.peak_live_bytes;
-    result->end_live = replay->live.live_bytes;
-    result->end_blocks = replay->live.live_blocks;
+    result->operations = replay->operations;
+    if (replay->live.totals.peak_live_bytes > result->peak_live)
+        result->peak_live = replay->live.totals.peak_live_bytes;
+    if (replay->backend->ideal)
+        result->resident_peak = (int64_t)((result->peak_live + 4095) / 4096 * 4096);
+    result->end_live = replay_live_bytes(replay);
+    result->end_blocks = replay->live.live_blocks + replay->kept_count;
     result->resident_average = replay->resident_sum / points;
+    result->share_average = replay->share_sum / points;
     result->live_average = replay->live_sum / points;
     result->pause_wall = measure_percentiles(replay->pause_wall, pauses);
     result->pause_cpu = measure_percentiles(replay->pause_cpu, pauses);
     result->seconds = (double)replay->elapsed_ns / 1e9;
+    if (replay->histograms != NULL) {
+        double tick_ns = latency_tick_ns();
+        for (unsigned kind = 0; kind < KINDS; kind++)
+            result->latency[kind] = latency_summary(&replay->histograms[kind], tick_ns);
+    }
     result->done = 1;
+}
+
+static int run_measured(struct replay *replay) {
+    measure_reset_peak();
+    measure_memory(&replay->baseline, &replay->share_baseline);
+    if (set_limit(replay) != 0) {
+        if (replay->pass != REPLAY_FIT)
+            steve_complain("%s: cannot limit the heap: %s", replay->backend->name, strerror(errno));
+        return -1;
+    }
+    if (has_compactor(replay) &&
+        pthread_create(&replay->compactor, NULL, compact_in_background, replay) != 0) {
+        steve_complain("cannot start a thread");
+        return -1;
+    }
+    int result = run_rounds(replay);
+    if (has_compactor(replay)) {
+        atomic_store(&replay->compactor_ends, 1);
+        pthread_join(replay->compactor, NULL);
+    }
+    if (result == 0)
+        measure_end(replay);
+    return result;
 }
 
 int replay_run(const char *path, const struct replay_backend *backend, enum replay_pass pass,
@@ -410,17 +539,28 @@ int replay_run(const char *path, const struct replay_backend *backend, enum repl
     replay.options = options;
     replay.pass = pass;
     replay.result = ret_result;
-    memset(ret_result, 0, REPLAY_RESULT_BYTES);
-    if (prepare(&replay) != 0)
-        return -1;
-    measure_reset_peak();
-    replay.baseline = measure_resident();
-    if (run_events(&replay) != 0)
-        return -1;
-    measure_end(&replay);
-    if (free_survivors(&replay) != 0)
+    if (prepare(&replay) != 0 || run_measured(&replay) != 0)
         return -1;
     fill_result(&replay);
+    /* What is still there is checked, and freed. */
+    if (options->rounds == 1) {
+        replay.kept_capacity = (size_t)replay.live.live_blocks;
+        replay.kept = measure_map(replay.kept_capacity * sizeof *replay.kept);
+    } else {
+        replay.kept_capacity += (size_t)replay.live.live_blocks;
+        struct replay_kept *larger = measure_map(replay.kept_capacity * sizeof *larger);
+        if (larger != NULL)
+            memcpy(larger, replay.kept, replay.kept_count * sizeof *larger);
+        replay.kept = larger;
+    }
+    if (replay.kept == NULL) {
+        steve_complain("out of memory");
+        return -1;
+    }
+    if (keep_survivors(&replay) != 0 || free_share(&replay, 1) != 0)
+        return -1;
+    if (replay.map_file >= 0)
+        close(replay.map_file);
     trace_live_finish(&replay.live);
     trace_reader_close(replay.reader);
     return 0;

@@ -8,7 +8,7 @@
 
 #include "steve.h"
 
-enum { CELL = 32, NAME_WIDTH = 44, COLUMN_WIDTH = 16 };
+enum { CELL = 32, NAME_WIDTH = 44, COLUMN_WIDTH = 18 };
 
 /* Fills a cell from a report whose passes both succeeded. */
 typedef void cell_fn(const struct replay_report *report, char ret_text[CELL]);
@@ -90,8 +90,67 @@ static double per_second(const struct replay_result *speed) {
 static void operations(const struct replay_report *report, char text[CELL]) {
     snprintf(text, CELL, "%.2f M/s", per_second(report->speed) / 1e6);
 }
-static void operations_range(const struct replay_report *report, char text[CELL]) {
-    snprintf(text, CELL, "%.2f-%.2f", report->speed_lowest / 1e6, report->speed_highest / 1e6);
+static void operations_mean(const struct replay_report *report, char text[CELL]) {
+    snprintf(text, CELL, "%.2f +- %.2f", report->speed_mean.mean / 1e6,
+             report->speed_mean.half_width / 1e6);
+}
+
+static void put_mean_ns(char text[CELL], struct replay_mean mean) {
+    if (mean.mean < 10000)
+        snprintf(text, CELL, "%.0f +- %.0f ns", mean.mean, mean.half_width);
+    else
+        snprintf(text, CELL, "%.0f +- %.0f us", mean.mean / 1e3, mean.half_width / 1e3);
+}
+static void latency_p50(const struct replay_report *report, char text[CELL]) {
+    put_mean_ns(text, report->p50);
+}
+static void latency_p99(const struct replay_report *report, char text[CELL]) {
+    put_mean_ns(text, report->p99);
+}
+static void latency_p999(const struct replay_report *report, char text[CELL]) {
+    put_mean_ns(text, report->p999);
+}
+static void latency_max(const struct replay_report *report, char text[CELL]) {
+    put_mean_ns(text, report->max);
+}
+static void share_average(const struct replay_report *report, char text[CELL]) {
+    put_bytes(text, (int64_t)report->memory->share_average);
+}
+static void overhead(const struct replay_report *report, char text[CELL]) {
+    const struct replay_result *memory = report->memory;
+    if (memory->live_average > 0)
+        snprintf(text, CELL, "%+.1f %%",
+                 100 * (memory->resident_average / memory->live_average - 1));
+    else
+        snprintf(text, CELL, "-");
+}
+static void smallest_heap(const struct replay_report *report, char text[CELL]) {
+    if (report->smallest_heap < 0)
+        snprintf(text, CELL, "-");
+    else
+        put_bytes(text, report->smallest_heap);
+}
+
+/* The average over compactions of the share of blocks, or of bytes, that were locked. */
+static void put_locked(const struct replay_report *report, bool bytes, char text[CELL]) {
+    const struct replay_result *speed = report->speed;
+    double sum = 0;
+    for (uint32_t i = 0; i < speed->pause_kept; i++) {
+        const struct replay_pause *pause = &speed->pauses[i];
+        uint64_t all = bytes ? pause->bytes : pause->blocks;
+        uint64_t locked = bytes ? pause->locked_bytes : pause->locked_blocks;
+        sum += all != 0 ? (double)locked / (double)all : 0;
+    }
+    if (speed->pause_kept == 0)
+        snprintf(text, CELL, "-");
+    else
+        snprintf(text, CELL, "%.2f %%", 100 * sum / speed->pause_kept);
+}
+static void locked_blocks(const struct replay_report *report, char text[CELL]) {
+    put_locked(report, false, text);
+}
+static void locked_bytes(const struct replay_report *report, char text[CELL]) {
+    put_locked(report, true, text);
 }
 
 static const struct {
@@ -105,6 +164,8 @@ static const struct {
     {"resident bytes", NULL},
     {"  peak", resident_peak},
     {"  average", resident_average},
+    {"  average over live bytes", overhead},
+    {"  average, shared pages by share (PSS)", share_average},
     {"  at the end, before full compaction", resident_end},
     {"  at the end, after full compaction", resident_tidy},
     {"largest block to be had within the peak of resident bytes", NULL},
@@ -121,7 +182,16 @@ static const struct {
     {"all pauses together, wall clock", pause_total},
     {"full compaction at the end, wall clock", tidy_time},
     {"operations per second, without pauses", operations},
-    {"  lowest and highest of the repeats, M/s", operations_range},
+    {"  mean of the repeats, M/s", operations_mean},
+    {"time of a single call", NULL},
+    {"  p50", latency_p50},
+    {"  p99", latency_p99},
+    {"  p99.9", latency_p999},
+    {"  max", latency_max},
+    {"locked at a compaction, average", NULL},
+    {"  of the blocks", locked_blocks},
+    {"  of the bytes", locked_bytes},
+    {"smallest heap that runs the trace", smallest_heap},
 };
 
 static void print_command(FILE *stream, const struct trace_header *header) {
@@ -159,8 +229,9 @@ void report_table(const struct report_subject *subject, const struct replay_repo
     for (size_t row = 0; row < sizeof rows / sizeof rows[0]; row++) {
         printf("%-*s", rows[row].fill != NULL ? NAME_WIDTH : 0, rows[row].name);
         for (size_t i = 0; i < count && rows[row].fill != NULL; i++) {
-            char text[CELL] = "failed";
-            if (reports[i].memory != NULL && reports[i].speed != NULL)
+            char text[CELL];
+            snprintf(text, sizeof text, "%s", reports[i].failure);
+            if (reports[i].memory != NULL)
                 rows[row].fill(&reports[i], text);
             printf("%*s", COLUMN_WIDTH, text);
         }
@@ -174,6 +245,9 @@ void report_table(const struct report_subject *subject, const struct replay_repo
         if (reports[i].memory->alignments_reduced != 0)
             printf("; %" PRIu64 " alignments beyond %zu bytes were reduced to that",
                    reports[i].memory->alignments_reduced, reports[i].backend->alignment_max);
+        if (reports[i].memory->limit_raises != 0)
+            printf("; its limit was too small and was raised %" PRIu64 " times",
+                   reports[i].memory->limit_raises);
         putchar('\n');
     }
 }
@@ -210,16 +284,50 @@ static void json_samples(FILE *stream, const struct replay_result *memory) {
         fprintf(stream,
                 "%s\n        {\"event\": %" PRIu64 ", \"time_us\": %" PRIu64
                 ", \"live_bytes\": %" PRIu64 ", \"live_blocks\": %" PRIu64
-                ", \"resident_bytes\": %" PRId64 ", \"after_compaction\": %s}",
+                ", \"resident_bytes\": %" PRId64 ", \"share_bytes\": %" PRId64
+                ", \"round\": %u, \"after_compaction\": %s}",
                 i == 0 ? "" : ",", sample->event, sample->time_us, sample->live, sample->blocks,
-                sample->resident, sample->compacted ? "true" : "false");
+                sample->resident, sample->share, sample->round,
+                sample->compacted ? "true" : "false");
     }
     fputs("\n      ]\n", stream);
 }
 
-static void json_results(FILE *stream, const struct replay_report *report) {
-    const struct replay_result *memory = report->memory;
-    const struct replay_result *speed = report->speed;
+static void json_pauses(FILE *stream, const struct replay_result *speed) {
+    fputs("      \"compactions\": [", stream);
+    for (uint32_t i = 0; i < speed->pause_kept; i++) {
+        const struct replay_pause *pause = &speed->pauses[i];
+        fprintf(stream,
+                "%s\n        {\"event\": %" PRIu64 ", \"time_us\": %" PRIu64
+                ", \"wall_ns\": %" PRIu64 ", \"cpu_ns\": %" PRIu64 ", \"blocks\": %" PRIu64
+                ", \"locked_blocks\": %" PRIu64 ", \"bytes\": %" PRIu64
+                ", \"locked_bytes\": %" PRIu64 "}",
+                i == 0 ? "" : ",", pause->event, pause->time_us, pause->wall_ns, pause->cpu_ns,
+                pause->blocks, pause->locked_blocks, pause->bytes, pause->locked_bytes);
+    }
+    fputs("\n      ],\n", stream);
+}
+
+static void json_latency(FILE *stream, const struct replay_report *report) {
+    static const char *const kinds[] = {"allocate", "resize", "free", "all"};
+    fputs("      \"latency\": {", stream);
+    for (unsigned kind = 0; kind < KINDS; kind++) {
+        const struct replay_latency *latency = &report->latency->latency[kind];
+        fprintf(stream,
+                "%s\n        \"%s\": {\"count\": %" PRIu64 ", \"mean_ns\": %.1f, \"p50_ns\": "
+                "%.1f, \"p99_ns\": %.1f, \"p999_ns\": %.1f, \"max_ns\": %.1f}",
+                kind == 0 ? "" : ",", kinds[kind], latency->count, latency->mean_ns,
+                latency->p50_ns, latency->p99_ns, latency->p999_ns, latency->max_ns);
+    }
+    fputs("\n      },\n", stream);
+}
+
+static void json_mean(FILE *stream, const char *name, struct replay_mean mean) {
+    fprintf(stream, "      \"%s\": {\"mean\": %.3f, \"half_width_95\": %.3f},\n", name, mean.mean,
+            mean.half_width);
+}
+
+static void json_memory(FILE *stream, const struct replay_result *memory) {
     fprintf(stream,
             "      \"operations\": %" PRIu64 ",\n      \"live_peak_bytes\": %" PRIu64
             ",\n      \"live_average_bytes\": %.0f,\n      \"live_end_bytes\": %" PRIu64
@@ -228,30 +336,46 @@ static void json_results(FILE *stream, const struct replay_report *report) {
             memory->end_blocks);
     fprintf(stream,
             "      \"resident_peak_bytes\": %" PRId64 ",\n      \"resident_average_bytes\": %.0f"
-            ",\n      \"resident_end_bytes\": %" PRId64
+            ",\n      \"share_average_bytes\": %.0f,\n      \"resident_end_bytes\": %" PRId64
             ",\n      \"resident_after_full_compaction_bytes\": %" PRId64 ",\n",
-            memory->resident_peak, memory->resident_average, memory->resident_end,
-            memory->resident_tidy);
+            memory->resident_peak, memory->resident_average, memory->share_average,
+            memory->resident_end, memory->resident_tidy);
     fprintf(stream,
             "      \"largest_block_end_bytes\": %" PRId64
             ",\n      \"largest_block_after_full_compaction_bytes\": %" PRId64
             ",\n      \"verified_bytes\": %" PRIu64 ",\n      \"alignments_reduced\": %" PRIu64
-            ",\n",
+            ",\n      \"limit_raises\": %" PRIu64 ",\n",
             memory->largest_end, memory->largest_tidy, memory->verified_bytes,
-            memory->alignments_reduced);
+            memory->alignments_reduced, memory->limit_raises);
     fprintf(stream, "      \"full_compaction\": ");
     json_string(stream, memory->tidy_what, strlen(memory->tidy_what));
+    fputs(",\n", stream);
+}
+
+static void json_results(FILE *stream, const struct replay_report *report) {
+    const struct replay_result *speed = report->speed;
+    json_memory(stream, report->memory);
+    if (report->smallest_heap >= 0)
+        fprintf(stream, "      \"smallest_heap_bytes\": %" PRId64 ",\n", report->smallest_heap);
     fprintf(stream,
-            ",\n      \"full_compaction_wall_us\": %.3f,\n      \"full_compaction_cpu_us\": %.3f"
+            "      \"full_compaction_wall_us\": %.3f,\n      \"full_compaction_cpu_us\": %.3f"
             ",\n      \"pauses\": %" PRIu64 ",\n",
             speed->tidy_wall_us, speed->tidy_cpu_us, speed->pause_count);
     json_percentiles(stream, "pause_wall", &speed->pause_wall);
     json_percentiles(stream, "pause_cpu", &speed->pause_cpu);
-    fprintf(stream,
-            "      \"operations_per_second\": %.0f,\n      \"operations_per_second_lowest\": "
-            "%.0f,\n      \"operations_per_second_highest\": %.0f,\n      \"repeats\": %u,\n",
-            per_second(speed), report->speed_lowest, report->speed_highest, report->repeats);
-    json_samples(stream, memory);
+    fprintf(stream, "      \"operations_per_second\": %.0f,\n      \"repeats\": [",
+            per_second(speed));
+    for (unsigned i = 0; i < report->repeats; i++)
+        fprintf(stream, "%s%.0f", i == 0 ? "" : ", ", report->speeds[i]);
+    fputs("],\n", stream);
+    json_mean(stream, "operations_per_second_mean", report->speed_mean);
+    json_mean(stream, "p50_ns", report->p50);
+    json_mean(stream, "p99_ns", report->p99);
+    json_mean(stream, "p999_ns", report->p999);
+    json_mean(stream, "max_ns", report->max);
+    json_latency(stream, report);
+    json_pauses(stream, speed);
+    json_samples(stream, report->memory);
 }
 
 /* Closes a report file; -1 after a complaint when not all of it could be written. */
@@ -287,13 +411,19 @@ int report_json(const char *path, const struct report_subject *subject,
         i += (uint32_t)length + 1;
     }
     fprintf(stream,
-            "],\n  \"idle_every\": %" PRIu64 ",\n  \"budget_us\": %u,\n  \"allocators\": [\n",
-            subject->options->idle_every, subject->options->budget_us);
+            "],\n  \"idle_every\": %" PRIu64 ",\n  \"budget_us\": %u,\n  \"rounds\": %u,\n"
+            "  \"free_share\": %.2f,\n  \"seed\": %" PRIu64 ",\n  \"allocators\": [\n",
+            subject->options->idle_every, subject->options->budget_us, subject->options->rounds,
+            subject->options->free_share, subject->options->seed);
     for (size_t i = 0; i < count; i++) {
-        bool failed = reports[i].memory == NULL || reports[i].speed == NULL;
-        fprintf(stream, "    {\n      \"name\": \"%s\",\n      \"description\": \"%s\",\n",
-                reports[i].backend->name, reports[i].backend->description);
-        fprintf(stream, "      \"failed\": %s%s\n", failed ? "true" : "false", failed ? "" : ",");
+        bool failed = reports[i].memory == NULL;
+        const struct replay_backend *backend = reports[i].backend;
+        fputs("    {\n      \"name\": ", stream);
+        json_string(stream, backend->name, strlen(backend->name));
+        fputs(",\n      \"description\": ", stream);
+        json_string(stream, backend->description, strlen(backend->description));
+        fprintf(stream, ",\n      \"failed\": %s,\n      \"failure\": \"%s\"%s\n",
+                failed ? "true" : "false", reports[i].failure, failed ? "" : ",");
         if (!failed)
             json_results(stream, &reports[i]);
         fprintf(stream, "    }%s\n", i + 1 < count ? "," : "");
@@ -306,15 +436,19 @@ int report_csv(const char *path, const struct replay_report *reports, size_t cou
     FILE *stream = open_report(path);
     if (stream == NULL)
         return -1;
-    fputs("allocator,event,time_us,live_bytes,live_blocks,resident_bytes,after_compaction\n",
+    fputs("allocator,event,time_us,live_bytes,live_blocks,resident_bytes,share_bytes,round,"
+          "after_compaction\n",
           stream);
     for (size_t i = 0; i < count; i++) {
         const struct replay_result *memory = reports[i].memory;
         for (uint32_t at = 0; memory != NULL && at < memory->sample_count; at++) {
             const struct replay_sample *sample = &memory->samples[at];
-            fprintf(stream, "%s,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRId64 ",%u\n",
+            fprintf(stream,
+                    "%s,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRId64 ",%" PRId64
+                    ",%u,%u\n",
                     reports[i].backend->name, sample->event, sample->time_us, sample->live,
-                    sample->blocks, sample->resident, sample->compacted);
+                    sample->blocks, sample->resident, sample->share, sample->round,
+                    sample->compacted);
         }
     }
     return close_report(stream, path);

@@ -81,6 +81,7 @@ struct trace_event {
     uint32_t frame_count;    /* of TRACE_STACK: at most TRACE_STACK_MAX */
     /* Filled by trace_live_apply: */
     uint64_t old_size; /* of TRACE_REALLOC and TRACE_FREE: the size until now */
+    uint64_t locks;    /* of TRACE_REALLOC: how many the block has */
     uint64_t serial;   /* the how-manieth allocation made this block, from 1; realloc keeps it */
 };
 

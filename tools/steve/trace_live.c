@@ -84,6 +84,7 @@ static int apply_change(struct trace_live *live, struct trace_event *event,
         return fail(error, "block ", event->block, " is freed while it is locked");
     event->old_size = block->size - 1;
     event->serial = block->serial;
+    event->locks = block->locks;
     if (block->locks != 0)
         live->locked_bytes += event->size - event->old_size;
     uint64_t bytes = live->live_bytes - event->old_size;
