@@ -52,7 +52,9 @@ def split_functions(code):
         signatures.append(" ".join(match.group(1).split()))
         return ""
 
+    code = re.sub(r"^#define (\w+\(.*?\))\s*\\\n(?:.*\\\n)*.*\n", r"\1\n", code, flags=re.M)
     code = re.sub(r"^(#.*|inline)\n", "", code, flags=re.M).replace("RM_INLINE ", "")
+    code = re.sub(r"\s+RM_PRINTF_\(.*?\)", "", code)
     rest = re.sub(r"^RM_API\s+([^;{]*\));\n", take, code, flags=re.M)
     return signatures, rest.strip("\n")
 

@@ -25,9 +25,20 @@
 
 #include <stdarg.h>
 
+/* The compiler compares arguments with the format. */
+#if defined(__GNUC__) || defined(__clang__)
+#define RM_PRINTF_(format_at, first_at) __attribute__((format(printf, format_at, first_at)))
+#else
+#define RM_PRINTF_(format_at, first_at)
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* ---------------------------------------------------------------------------------------------
+ * Types
+ * ------------------------------------------------------------------------------------------- */
 
 /* An array. NULL is none. */
 typedef struct rm_array *rmarray_t;
@@ -244,16 +255,9 @@ RM_API int rmarray_append_string(rmarray_t string, const char *text);
 
 /* Adds what printf would print. Arguments must not point into the array. EINVAL also when the format is
  * one that vsnprintf refuses. Hosted builds only. */
-#if defined(__GNUC__) || defined(__clang__)
-__attribute__((format(printf, 2, 3)))
-#endif
-RM_API int
-rmarray_printf(rmarray_t string, const char *format, ...);
-#if defined(__GNUC__) || defined(__clang__)
-__attribute__((format(printf, 2, 0)))
-#endif
-RM_API int
-rmarray_vprintf(rmarray_t string, const char *format, va_list arguments);
+RM_API int rmarray_printf(rmarray_t string, const char *format, ...) RM_PRINTF_(2, 3);
+RM_API int rmarray_vprintf(rmarray_t string, const char *format, va_list arguments)
+    RM_PRINTF_(2, 0);
 
 /* ---------------------------------------------------------------------------------------------
  * Figures

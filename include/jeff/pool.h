@@ -25,6 +25,10 @@
 extern "C" {
 #endif
 
+/* ---------------------------------------------------------------------------------------------
+ * Types
+ * ------------------------------------------------------------------------------------------- */
+
 /* A pool. NULL is none. */
 typedef struct rm_pool *rmpool_t;
 
@@ -50,12 +54,15 @@ struct rm_pool_stats {
     size_t elements;     /* live */
     size_t capacity;     /* elements all blocks can hold */
     size_t blocks;
-    size_t
-        partial_blocks; /* neither full nor empty, free elements that threads keep at hand not free */
+    size_t partial_blocks; /* neither full nor empty; what threads keep at hand is in use here */
     size_t empty_blocks;   /* kept for the next element */
     size_t block_elements; /* elements in a block */
     size_t committed;      /* bytes that may hold memory */
 };
+
+/* ---------------------------------------------------------------------------------------------
+ * Life
+ * ------------------------------------------------------------------------------------------- */
 
 RM_API void rmpool_options_init(struct rm_pool_options *ret_options);
 
@@ -70,6 +77,10 @@ RM_API rmpool_t rmpool_create(rmheap_t heap, size_t element_size, size_t element
  * the pool. NULL is a no-op. */
 RM_API void rmpool_destroy(rmpool_t pool);
 
+/* ---------------------------------------------------------------------------------------------
+ * Elements
+ * ------------------------------------------------------------------------------------------- */
+
 /* An element of a stable pool; NULL with errno ENOMEM, as rmmalloc when memory runs out, or EINVAL in a pool of
  * handles. O(1). */
 RM_API void *rmpool_alloc(rmpool_t pool);
@@ -82,6 +93,10 @@ RM_API void rmpool_free(rmpool_t pool, void *element);
 RM_API rmhandle_t rmpool_alloc_handle(rmpool_t pool);
 RM_API void rmpool_free_handle(rmpool_t pool, rmhandle_t element);
 
+/* ---------------------------------------------------------------------------------------------
+ * Compaction
+ * ------------------------------------------------------------------------------------------- */
+
 /* Compacts a pool of handles for at most `max_us` microseconds (0: until there is nothing left to gain): moves
  * elements that are not locked out of the emptiest blocks into the fullest that have room, until at most one
  * block is neither full nor empty, and gives empty blocks back at once. One step, up to 64 elements and a block
@@ -91,6 +106,10 @@ RM_API void rmpool_free_handle(rmpool_t pool, rmhandle_t element);
  * exercise 33), with blocks in the order of their density instead of their address. */
 RM_API rm_compact_status rmpool_compact(rmpool_t pool, uint32_t max_us,
                                         struct rm_compact_result *ret_result);
+
+/* ---------------------------------------------------------------------------------------------
+ * Questions
+ * ------------------------------------------------------------------------------------------- */
 
 /* Calls `visit` for every live element, in no order, until it returns nonzero; gives that value, or 0. `element`
  * is NULL in a pool of handles, `handle` in a stable one. `visit` may free the element that it is called for;
