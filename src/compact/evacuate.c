@@ -156,7 +156,9 @@ static bool move_marked(struct jf_compaction *compaction, struct jf_compactor *c
     jf_word header = jf_header_load(at);
     jf_word *entry = jf_space_entry(space_of(heap), jf_header_index(header));
     size_t stride = jf_header_stride(header);
-    JF_ASSERT(jf_header_is_block(header) && stride != 0);
+    /* freed meanwhile it is dead, and the swap below fails */
+    JF_ASSERT((jf_header_is_block(header) || jf_header_kind(header) == JF_KIND_DEAD) &&
+              stride != 0);
     uintptr_t to = jf_gaps_place(heap, compactor, stride, jf_header_align_log2(header));
     if (to == 0) {
         compactor->starved = compactor->source->starved = true;
