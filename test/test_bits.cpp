@@ -58,6 +58,16 @@ TEST(Bits, OverflowIsToldAndTheLargestResultIsNot) {
     EXPECT_EQ(result, 0u);
 }
 
+TEST(Bits, WideProductHasBothHalves) {
+    uint64_t low;
+    EXPECT_EQ(jf_bits_multiply_wide(UINT32_MAX, UINT64_MAX, &low), uint64_t{UINT32_MAX} - 1);
+    EXPECT_EQ(low, 0u - uint64_t{UINT32_MAX});
+    EXPECT_EQ(jf_bits_multiply_wide(3, (uint64_t{1} << 63) + 5, &low), 1u);
+    EXPECT_EQ(low, (uint64_t{1} << 63) + 15);
+    EXPECT_EQ(jf_bits_multiply_wide(0, UINT64_MAX, &low), 0u);
+    EXPECT_EQ(low, 0u);
+}
+
 namespace {
 
 // Two full blocks and a part of a third, so that every level has more than one word somewhere.

@@ -47,4 +47,19 @@ static inline bool jf_bits_multiply(size_t a, size_t b, size_t *ret_product) {
     return !__builtin_mul_overflow(a, b, ret_product);
 }
 
+/* The upper half of a * b; *ret_low: the lower one. */
+static inline uint64_t jf_bits_multiply_wide(uint32_t a, uint64_t b, uint64_t *ret_low) {
+#if defined(__SIZEOF_INT128__)
+    __extension__ typedef unsigned __int128 product;
+    product both = (product)a * b;
+    *ret_low = (uint64_t)both;
+    return (uint64_t)(both >> 64);
+#else
+    uint64_t low = (uint64_t)a * (uint32_t)b;
+    uint64_t high = (uint64_t)a * (b >> 32) + (low >> 32);
+    *ret_low = high << 32 | (uint32_t)low;
+    return high >> 32;
+#endif
+}
+
 #endif

@@ -3,6 +3,8 @@
  */
 #include "base/os.h"
 
+#include "base/atomic.h"
+
 /* The program's hooks and the state of its clock: belongs to the machine, not to a heap. */
 static struct rm_port port;
 static uint32_t last_us;
@@ -13,13 +15,13 @@ void rmport_set(const struct rm_port *new_port) {
     port = new_port != NULL ? *new_port : empty;
 }
 
-static void enter(void) {
+void jf_port_enter(void) {
     if (port.enter != NULL) {
         port.enter();
     }
 }
 
-static void leave(void) {
+void jf_port_leave(void) {
     if (port.leave != NULL) {
         port.leave();
     }
@@ -74,12 +76,12 @@ uint64_t jf_os_clock_ns(void) {
     if (port.clock_us == NULL) {
         return 0;
     }
-    enter();
+    jf_port_enter();
     uint32_t now = port.clock_us();
     passed_us += (uint32_t)(now - last_us);
     last_us = now;
     uint64_t result = passed_us * 1000u;
-    leave();
+    jf_port_leave();
     return result;
 }
 
@@ -93,18 +95,18 @@ void jf_os_mutex_finish(jf_mutex *mutex) {
 
 void jf_os_mutex_lock(jf_mutex *mutex) {
     (void)mutex;
-    enter();
+    jf_port_enter();
 }
 
 bool jf_os_mutex_trylock(jf_mutex *mutex) {
     (void)mutex;
-    enter();
+    jf_port_enter();
     return true;
 }
 
 void jf_os_mutex_unlock(jf_mutex *mutex) {
     (void)mutex;
-    leave();
+    jf_port_leave();
 }
 
 void jf_os_yield(void) {}

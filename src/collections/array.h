@@ -22,7 +22,7 @@ enum {
     JF_ARRAY_HINT_SHIFT = 3, /* the four hints */
     JF_ARRAY_MARK = 128,     /* set in every array */
 };
-#define JF_ARRAY_LENGTH_MAX (((size_t)1 << 39 << 1) - 1)
+#define JF_ARRAY_LENGTH_MAX ((size_t)((UINT64_MAX >> 24) & SIZE_MAX))
 #define JF_ARRAY_NARROW_MAX ((size_t)0xffff)
 
 /* An array that is locked by this call, or held by a read section. */

@@ -115,10 +115,10 @@ static inline uintptr_t jf_pool_element(const struct jf_pool_block *block, uint3
  * computation", 2019), for offsets and strides below 2^32. */
 static inline uint32_t jf_pool_divide(const struct jf_pool *pool, uintptr_t offset,
                                       bool *ret_exact) {
-    __extension__ typedef unsigned __int128 product;
-    product both = (product)offset * pool->reciprocal;
-    *ret_exact = (uint64_t)both < pool->reciprocal;
-    return (uint32_t)(both >> 64);
+    uint64_t low;
+    uint64_t slot = jf_bits_multiply_wide((uint32_t)offset, pool->reciprocal, &low);
+    *ret_exact = low < pool->reciprocal;
+    return (uint32_t)slot;
 }
 
 static inline uint32_t jf_pool_slot_at(const struct jf_pool *pool,

@@ -19,7 +19,8 @@ rm_compact_status jf_compact(struct jf_heap *heap, struct jf_readers *readers,
         compaction.result.status = RM_COMPACT_BUDGET;
     } else {
         heap->calls++;
-        compaction.result.status = heap->fixed ? jf_slide(&compaction) : jf_evacuate(&compaction);
+        bool fixed = !JF_HAS_GROWING || heap->fixed;
+        compaction.result.status = fixed ? jf_slide(&compaction) : jf_evacuate(&compaction);
         count_result(heap, &compaction.result);
         __atomic_store_n(&heap->compactor_busy, 0, __ATOMIC_RELEASE);
     }
