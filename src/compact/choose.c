@@ -106,10 +106,9 @@ void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling, boo
     jf_os_mutex_unlock(&grow->window->mutex);
 }
 
-bool jf_choose_filling_is_sparse(const struct jf_region *filling) {
+bool jf_choose_filling_is_sparse(const struct jf_region *filling, size_t filled) {
     size_t live = jf_region_live_bytes(filling);
-    return live + JF_REGION_SIZE / JF_REGION_BINS <= filling->settled_live &&
-           jf_choose_is_sparse(filling);
+    return live + JF_REGION_SIZE / JF_REGION_BINS <= filled && jf_choose_is_sparse(filling);
 }
 
 bool jf_choose_has_listed(struct jf_heap *heap) {

@@ -39,6 +39,7 @@ struct jf_compactor {
     uint64_t pinned[JF_REGION_PAGES / 64]; /* pages of the source with a block that cannot move */
     uint32_t witness;                      /* entry of a block that was locked in the source */
     struct jf_gap gap;                     /* being filled from `from`; region NULL: none */
+    size_t filled; /* live bytes that its region would have, had nothing been freed there since */
     struct jf_gap gaps[JF_GAPS_MAX];
     unsigned gap_first, gap_count;
     size_t gap_bytes;
@@ -47,9 +48,6 @@ struct jf_compactor {
     bool in_cycle; /* a cycle has begun and not ended */
     bool starved;  /* a block stayed in this cycle because there was no room to move it to */
     uint64_t committed_before; /* the heap's committed bytes when the cycle began */
-    struct jf_region
-        *filling_before; /* the region that was being filled then, and its live bytes */
-    size_t filling_live_before;
     unsigned count;
     uintptr_t at[JF_BATCH_BLOCKS];
     jf_word word[JF_BATCH_BLOCKS];
@@ -110,8 +108,9 @@ bool jf_choose_retry_stuck(struct jf_heap *heap, unsigned most);
  * because there is more room, are listed again. */
 void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling, bool roomier);
 
-/* Whether so much was freed in the region being filled that it is to be walked itself. */
-bool jf_choose_filling_is_sparse(const struct jf_region *filling);
+/* Whether so much was freed in the region being filled, which had `filled` live bytes, that it is to be walked
+ * itself. */
+bool jf_choose_filling_is_sparse(const struct jf_region *filling, size_t filled);
 
 /* Whether a region is listed, whether one is stuck. Take the window's mutex. */
 bool jf_choose_has_listed(struct jf_heap *heap);

@@ -208,6 +208,8 @@ static void move_all(struct jf_compaction *compaction, struct jf_compactor *comp
         blocks++;
     }
     jf_word_fetch_add(&compactor->source->live, (jf_word)0 - (((jf_word)blocks << 32) + bytes));
+    if (compactor->source == compactor->gap.region)
+        compactor->filled -= bytes;
     compaction->result.bytes_moved += bytes;
     compaction->result.blocks_moved += blocks;
 }
@@ -334,44 +336,37 @@ static void collect_threads(struct jf_heap *heap, bool full) {
     jf_os_mutex_unlock(&window->mutex);
 }
 
-/* Begins a cycle. The region that the last one filled is held; it is let go of when much in it was freed. */
-static void begin_cycle(struct jf_heap *heap, struct jf_compactor *compactor) {
+/* The region that a cycle has filled is held, and the next one goes on with it. It is let go of when much in
+ * it was freed since. */
+static void let_go_of_sparse_filling(struct jf_heap *heap, struct jf_compactor *compactor) {
     struct jf_window *window = heap->u.grow.window;
     struct jf_region *filling = compactor->gap.region;
-    compactor->in_cycle = true;
-    compactor->starved = false;
-    compactor->committed_before = jf_word_load(&heap->u.grow.committed);
-    compactor->filling_before = filling;
-    if (filling == NULL)
+    if (filling == NULL || !jf_choose_filling_is_sparse(filling, compactor->filled))
         return;
-    compactor->filling_live_before = jf_region_live_bytes(filling);
-    if (!jf_choose_filling_is_sparse(filling))
-        return;
-    compactor->filling_before = NULL;
     jf_gaps_leave(compactor);
     jf_os_mutex_lock(&window->mutex);
     jf_region_set_state(filling, JF_REGION_LISTED);
     jf_os_mutex_unlock(&window->mutex);
 }
 
-/* What was freed in the region being filled is counted from when something was last moved there: many calls
- * with a little freed between them must come to let go of it too. */
-static void note_filling(struct jf_compactor *compactor) {
-    struct jf_region *filling = compactor->gap.region;
-    if (filling == NULL)
-        return;
-    size_t live = jf_region_live_bytes(filling);
-    if (filling != compactor->filling_before || live > compactor->filling_live_before)
-        filling->settled_live = (uint32_t)live;
+static void begin_cycle(struct jf_heap *heap, struct jf_compactor *compactor) {
+    compactor->in_cycle = true;
+    compactor->starved = false;
+    compactor->committed_before = jf_word_load(&heap->u.grow.committed);
+    let_go_of_sparse_filling(heap, compactor);
 }
 
-/* Ends a cycle: lets go of everything but the region being filled, which the next cycle goes on with. */
+/* Ends a cycle: lets go of everything but the region being filled; of that too when locked blocks keep memory
+ * in it. */
 static void finish_cycle(struct jf_compaction *compaction, struct jf_compactor *compactor) {
+    struct jf_heap *heap = compaction->heap;
     compaction->result.bytes_released += jf_gaps_finish(compactor);
-    bool roomier = compactor->starved &&
-                   jf_word_load(&compaction->heap->u.grow.committed) < compactor->committed_before;
-    note_filling(compactor);
-    jf_choose_settle(compaction->heap, compactor->gap.region, roomier);
+    bool roomier =
+        compactor->starved && jf_word_load(&heap->u.grow.committed) < compactor->committed_before;
+    if (compactor->gap.region != NULL && compactor->gap.region->witness != 0)
+        jf_gaps_leave(compactor);
+    jf_choose_settle(heap, compactor->gap.region, roomier);
+    let_go_of_sparse_filling(heap, compactor);
     compactor->in_cycle = false;
 }
 

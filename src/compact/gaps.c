@@ -71,6 +71,11 @@ void jf_gaps_leave(struct jf_compactor *compactor) {
     gap->region = NULL;
 }
 
+static void begin_gap(struct jf_compactor *compactor, struct jf_gap gap) {
+    compactor->gap = gap;
+    compactor->filled = jf_region_live_bytes(gap.region);
+}
+
 static bool fresh_gap(struct jf_heap *heap, struct jf_compactor *compactor) {
     struct jf_window *window = heap->u.grow.window;
     jf_os_mutex_lock(&window->mutex);
@@ -80,7 +85,7 @@ static bool fresh_gap(struct jf_heap *heap, struct jf_compactor *compactor) {
     jf_os_mutex_unlock(&window->mutex);
     if (region == NULL)
         return false;
-    compactor->gap = (struct jf_gap){region, jf_region_first(region), jf_region_last(region)};
+    begin_gap(compactor, (struct jf_gap){region, jf_region_first(region), jf_region_last(region)});
     return true;
 }
 
@@ -88,11 +93,18 @@ static bool next_gap(struct jf_heap *heap, struct jf_compactor *compactor) {
     jf_gaps_leave(compactor);
     if (compactor->gap_count == 0)
         return fresh_gap(heap, compactor);
-    compactor->gap = compactor->gaps[compactor->gap_first];
+    begin_gap(compactor, compactor->gaps[compactor->gap_first]);
     compactor->gap_first = (compactor->gap_first + 1) % JF_GAPS_MAX;
     compactor->gap_count--;
     compactor->gap_bytes -= compactor->gap.to - compactor->gap.from;
     return true;
+}
+
+/* Counts what comes (or, negated, does not come after all) into the region being filled. */
+static void count_filled(struct jf_compactor *compactor, uintptr_t at, size_t stride) {
+    const struct jf_region *region = compactor->gap.region;
+    if (region != NULL && at - region->start < JF_REGION_SIZE)
+        compactor->filled += stride;
 }
 
 uintptr_t jf_gaps_place(struct jf_heap *heap, struct jf_compactor *compactor, size_t stride,
@@ -100,8 +112,10 @@ uintptr_t jf_gaps_place(struct jf_heap *heap, struct jf_compactor *compactor, si
     struct jf_gap *gap = &compactor->gap;
     if (align_log2 == JF_ALIGN_LOG2_MIN) {
         uintptr_t at = place_in_pocket(compactor, stride);
-        if (at != 0)
+        if (at != 0) {
+            count_filled(compactor, at, stride);
             return at;
+        }
     }
     for (unsigned tries = 0; tries < JF_GAPS_MAX; tries++) {
         uintptr_t at = jf_block_align(gap->from, align_log2);
@@ -115,6 +129,7 @@ uintptr_t jf_gaps_place(struct jf_heap *heap, struct jf_compactor *compactor, si
             if (at != gap->from)
                 jf_header_store(gap->from, jf_header_hole(at - gap->from));
             gap->from = at + stride;
+            compactor->filled += stride;
             return at;
         }
         if (!next_gap(heap, compactor))
@@ -124,6 +139,7 @@ uintptr_t jf_gaps_place(struct jf_heap *heap, struct jf_compactor *compactor, si
 }
 
 void jf_gaps_return(struct jf_compactor *compactor, uintptr_t at, size_t stride) {
+    count_filled(compactor, at, (size_t)0 - stride);
     if (compactor->gap.region != NULL && compactor->gap.from == at + stride)
         compactor->gap.from = at;
     else
