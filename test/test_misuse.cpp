@@ -429,6 +429,20 @@ TEST_P(Misuse, ReportNamesTheHeapWhereItCanBeTold) {
     EXPECT_NE(nullptr, reports_[0].heap);
 }
 
+// The table of a fixed heap shrinks; it still tells what it once gave out.
+TEST_P(Misuse, HandleIsStaleAfterTheTableShrank) {
+    restart_with_callback();
+    std::vector<rmhandle_t> handles;
+    while (handles.size() < 100)
+        handles.push_back(rmheap_malloc(heap_, 20));
+    for (rmhandle_t handle : handles)
+        rmfree(handle);
+    for (rmhandle_t handle : handles) {
+        rmfree(handle);
+        expect_report(RM_MISUSE_STALE_HANDLE, "rmfree", handle);
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(In, Misuse,
                          testing::Values(GROWING, FIXED, DEFAULT_GROWING, DEFAULT_FIXED),
                          profile_name);

@@ -60,7 +60,7 @@ static bool carve(struct jf_heap *heap) {
     fixed->free_entries = first;
     jf_fixed_hole_insert(heap, tail, stride - JF_GRAIN);
     if (first + 2 > fixed->entries_peak)
-        fixed->entries_peak = first + 2;
+        __atomic_store_n(&fixed->entries_peak, first + 2, __ATOMIC_RELAXED);
     return true;
 }
 
