@@ -4,6 +4,7 @@
 #include "api.h"
 
 #include "base/mark.h"
+#include "heap/fixed.h"
 
 /* ------------------------------------------------------------------------------------- misuse */
 
@@ -15,13 +16,38 @@ static const struct jf_options *default_options(void) {
     return jf_api.configured ? &jf_api.options : NULL;
 }
 
+/* The fixed heap whose table had the handle's entry before it shrank; NULL: none. */
+static struct jf_heap *heap_of_lost(rmhandle_t handle) {
+    uint32_t count = __atomic_load_n(&jf_api.fixed_count, __ATOMIC_ACQUIRE);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct jf_fixed_slot *slot = &jf_api.fixed[i];
+        struct jf_heap *heap = __atomic_load_n(&slot->heap, __ATOMIC_ACQUIRE);
+        if (heap == NULL)
+            continue;
+        struct jf_space peak = {
+            .table_end = __atomic_load_n(&slot->table_end, __ATOMIC_RELAXED),
+            .id = i,
+            .descending = true,
+        };
+        uint32_t entries = __atomic_load_n(&jf_fixed_part(heap)->entries_peak, __ATOMIC_RELAXED);
+        peak.table = peak.table_end - (uintptr_t)entries * sizeof(jf_word);
+        if (jf_handle_index(&peak, handle) != 0)
+            return heap;
+    }
+    return NULL;
+}
+
 void jf_api_misuse_handle(const char *call, rmhandle_t handle) {
+    struct jf_heap *heap = handle != NULL ? heap_of_lost(handle) : NULL;
     struct jf_misuse misuse = {
-        .kind = handle == NULL ? RM_MISUSE_NULL_HANDLE : RM_MISUSE_FOREIGN_HANDLE,
+        .kind = handle == NULL ? RM_MISUSE_NULL_HANDLE
+                : heap != NULL ? RM_MISUSE_STALE_HANDLE
+                               : RM_MISUSE_FOREIGN_HANDLE,
         .call = call,
         .handle = handle,
+        .heap = heap,
     };
-    jf_misuse_report(&misuse, default_options());
+    jf_misuse_report(&misuse, heap != NULL ? &heap->options : default_options());
 }
 
 void jf_api_misuse_call(const char *call, enum rm_misuse_kind kind, const char *detail) {
@@ -212,28 +238,37 @@ void *rmtrylock(rmhandle_t handle) {
     return jf_api_lock("rmtrylock", handle, false);
 }
 
-/* Moves the block, if it can be, before a lock that will be held long. */
-static void settle(const struct jf_home *home) {
+/* Moves the block, if it can be, before a lock that will be held long; whether it has moved. */
+static bool settle(const struct jf_home *home) {
+    bool moved = false;
     if (home->fixed != NULL) {
         jf_os_mutex_lock(&home->fixed->mutex);
-        jf_fixed_lower(home->fixed, home->index, &jf_api.readers, jf_api_reader());
+        moved = jf_fixed_lower(home->fixed, home->index, &jf_api.readers, jf_api_reader());
         jf_api_follow_table(home->fixed);
         jf_os_mutex_unlock(&home->fixed->mutex);
     } else if (JF_HAS_GROWING) {
         struct jf_thread *thread = jf_thread_begin_change(jf_api.window);
-        jf_grow_settle_long(jf_api.window, home->index, &jf_api.readers, jf_api_reader());
+        moved = jf_grow_settle_long(jf_api.window, home->index, &jf_api.readers, jf_api_reader());
         jf_thread_end_change(thread);
     }
+    return moved;
+}
+
+static void tell_moved(rmhandle_t handle, void *pointer) {
+    const struct jf_heap *heap = (struct jf_heap *)rmheap_of(handle);
+    if (heap != NULL && heap->options.moved != NULL)
+        heap->options.moved(heap->options.context, handle, pointer, rmsize(handle));
 }
 
 void *rmlock_long(rmhandle_t handle) {
     struct jf_home home;
     void *pointer;
-    if (jf_api_find(handle, &home) &&
-        jf_access_peek(home.space, home.index, handle, &pointer) == JF_ACCESS_OK &&
-        !jf_api_is_element(&home))
-        settle(&home);
+    bool moved = jf_api_find(handle, &home) &&
+                 jf_access_peek(home.space, home.index, handle, &pointer) == JF_ACCESS_OK &&
+                 !jf_api_is_element(&home) && settle(&home);
     pointer = jf_api_lock("rmlock_long", handle, true);
+    if (moved && pointer != NULL)
+        tell_moved(handle, pointer);
     if (pointer != NULL && jf_api.checking)
         jf_api_check_after((struct jf_heap *)rmheap_of(handle), "rmlock_long");
     return pointer;

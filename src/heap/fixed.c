@@ -156,15 +156,16 @@ bool jf_fixed_claim(struct jf_heap *heap, uint32_t index, struct jf_readers *rea
     return false;
 }
 
-void jf_fixed_lower(struct jf_heap *heap, uint32_t index, struct jf_readers *readers,
+bool jf_fixed_lower(struct jf_heap *heap, uint32_t index, struct jf_readers *readers,
                     const struct rm_reader *own) {
     struct jf_step step;
     struct jf_request request;
     struct jf_place place;
     jf_word *entry = jf_space_entry(heap->space, index);
     if (!jf_fixed_claim(heap, index, readers, own))
-        return;
-    uintptr_t payload = jf_space_address(heap->space, jf_word_load(entry));
+        return false;
+    uintptr_t before = jf_space_address(heap->space, jf_word_load(entry));
+    uintptr_t payload = before;
     if (jf_block_step_of(payload, &step)) {
         jf_fixed_request_of(&step, &request);
         if (jf_fixed_find_lowest(heap, &request, step.at, &place)) {
@@ -175,6 +176,7 @@ void jf_fixed_lower(struct jf_heap *heap, uint32_t index, struct jf_readers *rea
         }
     }
     jf_fixed_publish(heap, index, payload);
+    return payload != before;
 }
 
 static bool purge(struct jf_heap *heap, const struct jf_step *step, struct jf_readers *readers,

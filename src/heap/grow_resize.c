@@ -211,14 +211,14 @@ static uintptr_t place_long(struct jf_heap *heap, size_t stride, unsigned align_
     return at;
 }
 
-void jf_grow_settle_long(struct jf_window *window, uint32_t index, struct jf_readers *readers,
+bool jf_grow_settle_long(struct jf_window *window, uint32_t index, struct jf_readers *readers,
                          const struct rm_reader *own) {
     struct jf_thread *thread = jf_thread_get(window);
     struct reading reading = {readers, own};
     jf_word word = jf_word_load(jf_space_entry(&window->space, index));
     if (thread == NULL || jf_entry_state(word) != JF_ENTRY_LIVE ||
         !claim_unused(window, index, jf_space_address(&window->space, word), &reading))
-        return;
+        return false;
     struct place old = find_place(window, index);
     uintptr_t at = 0;
     jf_os_mutex_lock(&window->mutex);
@@ -233,6 +233,7 @@ void jf_grow_settle_long(struct jf_window *window, uint32_t index, struct jf_rea
     set_live(window, index, at != 0 ? at + JF_HEADER_SIZE : old.payload);
     if (at != 0)
         release(window, thread, &old);
+    return at != 0;
 }
 
 /* ------------------------------------------------------------------------------------- purging */

@@ -367,8 +367,9 @@ void jf_fixed_release_entry(struct jf_heap *heap, uint32_t index);
  * nothing changed (entry still RESIZING) when there is no room. `in_place` forbids moving. */
 bool jf_fixed_resize(struct jf_heap *heap, uint32_t index, size_t size, bool in_place);
 /* Moves an unlocked block to a lower hole that fits, if any (for rmlock_long). Like the compactor it
- * leaves the block alone while a read section is open; `readers` and `own` as for jf_readers_quiet. */
-void jf_fixed_lower(struct jf_heap *heap, uint32_t index, struct jf_readers *readers,
+ * leaves the block alone while a read section is open; `readers` and `own` as for jf_readers_quiet. Whether
+ * it has moved. */
+bool jf_fixed_lower(struct jf_heap *heap, uint32_t index, struct jf_readers *readers,
                     const struct rm_reader *own);
 /* Empties a purgeable unlocked block of the given priority, the first from the start; false: none. The
  * entry is PURGED then, its address bits hold the block's log2(alignment) - 4, for jf_fixed_resize. */
@@ -407,8 +408,8 @@ static inline uint32_t jf_grow_purged_id(uint64_t offset) {
 /* The large block at `payload`; NULL when it is an ordinary one. */
 struct jf_large *jf_grow_large_at(struct jf_window *window, uintptr_t payload);
 /* Moves an unlocked block that is not in a read section into the heap's region for long locks, if there is
- * room. */
-void jf_grow_settle_long(struct jf_window *window, uint32_t index, struct jf_readers *readers,
+ * room; whether it has moved. */
+bool jf_grow_settle_long(struct jf_window *window, uint32_t index, struct jf_readers *readers,
                          const struct rm_reader *own);
 /* Empties unlocked blocks of that purge priority, those of at least one region or one large block; false
  * when there are none. */

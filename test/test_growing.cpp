@@ -1,0 +1,192 @@
+// The growing profile and the system's memory: more than 64 GiB of blocks, what is given back, and what a
+// program that never compacts uses again.
+#include "support/heaps.hpp"
+#include "support/model.hpp"
+
+#include <cstdio>
+#include <cstring>
+#include <unistd.h>
+
+using support::GrowingHeap;
+
+namespace {
+
+constexpr size_t mib = size_t{1} << 20, gib = size_t{1} << 30;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool has_shadow = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+constexpr bool has_shadow = true;
+#else
+constexpr bool has_shadow = false;
+#endif
+#else
+constexpr bool has_shadow = false;
+#endif
+
+// Bytes of the process in memory. Of no use where a sanitizer keeps a shadow of it.
+size_t resident() {
+    size_t size = 0, pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    EXPECT_EQ(fscanf(file, "%zu %zu", &size, &pages), 2);
+    fclose(file);
+    return pages * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+}
+
+void expect_resident_below(size_t most) {
+    if (!has_shadow) {
+        EXPECT_LT(resident(), most);
+    }
+}
+
+// A few bytes of the block, far from each other: written, or compared.
+void touch(rmhandle_t handle, size_t size, unsigned char seed, bool write) {
+    auto *bytes = static_cast<volatile unsigned char *>(rmlock(handle));
+    ASSERT_NE(bytes, nullptr);
+    for (size_t i = 0; i < 16; i++) {
+        size_t at = i == 15 ? size - 1 : size / 16 * i;
+        auto value = static_cast<unsigned char>(seed + i);
+        if (write)
+            bytes[at] = value;
+        else
+            ASSERT_EQ(bytes[at], value) << "byte " << at;
+    }
+    rmunlock(handle);
+}
+
+// Holds `count` blocks of `size` bytes each at a time, half of them replaced by others.
+void hold_many(size_t size, size_t count) {
+    GrowingHeap heap;
+    size_t before = resident();
+    std::vector<rmhandle_t> handles(count);
+    auto make = [&](size_t i) {
+        handles[i] = rmheap_malloc(heap, size);
+        ASSERT_NE(handles[i], nullptr) << "block " << i;
+        touch(handles[i], size, static_cast<unsigned char>(i), true);
+    };
+    for (size_t i = 0; i < count; i++)
+        make(i);
+    struct rm_stats stats;
+    rmheap_stats(heap, &stats);
+    EXPECT_EQ(stats.blocks, count);
+    EXPECT_GE(stats.requested, 65 * gib);
+    EXPECT_GE(stats.reserved, stats.live);
+    expect_resident_below(before + count * 17 * 4096 + 64 * mib);
+    for (size_t i = 0; i < count; i += 2)
+        rmfree(handles[i]);
+    for (size_t i = 0; i < count; i += 2)
+        make(i);
+    EXPECT_EQ(rmheap_compact_us(heap, 0, nullptr), RM_COMPACT_DONE);
+    for (size_t i = 0; i < count; i++)
+        touch(handles[i], size, static_cast<unsigned char>(i), false);
+    EXPECT_EQ(heap.check(), 0) << heap.fault.name;
+    for (rmhandle_t handle : handles)
+        rmfree(handle);
+    rmheap_compact_us(heap, 0, nullptr);
+    // what stays is the arena's map of the address space that was in use
+    expect_resident_below(before + 64 * mib);
+}
+
+TEST(Growing, ManagesMoreThan64GiBInBlocksOfAGiB) {
+    hold_many(gib, 66);
+}
+
+TEST(Growing, ManagesMoreThan64GiBInBlocksOfSomeMiB) {
+    hold_many(11 * mib + 12345, 6100);
+}
+
+TEST(Growing, OneBlockMayHaveMoreThan64GiB) {
+    GrowingHeap heap;
+    rmhandle_t handle = rmheap_malloc(heap, 70 * gib);
+    ASSERT_NE(handle, nullptr);
+    touch(handle, 70 * gib, 1, true);
+    touch(handle, 70 * gib, 1, false);
+    EXPECT_EQ(rmsize(handle), 70 * gib);
+    rmfree(handle);
+}
+
+// Blocks of 16 to 1000 bytes, `bytes` of them, each filled.
+std::vector<rmhandle_t> fill(rmheap_t heap, size_t bytes) {
+    support::Random random(5);
+    std::vector<rmhandle_t> handles;
+    for (size_t sum = 0; sum < bytes;) {
+        size_t size = 16 + random.below(985);
+        handles.push_back(rmheap_malloc(heap, size));
+        memset(rmlock(handles.back()), 0x33, size);
+        rmunlock(handles.back());
+        sum += size;
+    }
+    return handles;
+}
+
+TEST(Growing, CompactionGivesMemoryBack) {
+    GrowingHeap heap;
+    size_t before = resident();
+    std::vector<rmhandle_t> handles = fill(heap, 128 * mib);
+    if (!has_shadow) {
+        EXPECT_GT(resident(), before + 120 * mib);
+    }
+    for (size_t i = 0; i < handles.size(); i++)
+        if (i % 50 != 0)
+            rmfree(handles[i]);
+    struct rm_compact_result result;
+    EXPECT_EQ(rmheap_compact_us(heap, 0, &result), RM_COMPACT_DONE);
+    EXPECT_GT(result.bytes_released, 110 * mib);
+    struct rm_stats stats;
+    rmheap_stats(heap, &stats);
+    EXPECT_LT(stats.committed, stats.live + stats.live / 25 + 64 * 1024);
+    expect_resident_below(before + 16 * mib);
+    EXPECT_EQ(heap.check(), 0) << heap.fault.name;
+}
+
+TEST(Growing, MemoryOfLastBlockGoesBack) {
+    GrowingHeap heap;
+    for (rmhandle_t handle : fill(heap, 32 * mib))
+        rmfree(handle);
+    EXPECT_EQ(rmheap_compact_us(heap, 0, nullptr), RM_COMPACT_DONE);
+    struct rm_stats stats;
+    rmheap_stats(heap, &stats);
+    EXPECT_EQ(stats.blocks, 0u);
+    EXPECT_EQ(stats.committed, 0u);
+}
+
+TEST(Growing, WithoutCompactionFreedMemoryIsUsedAgain) {
+    GrowingHeap heap;
+    support::Random random(6);
+    std::vector<rmhandle_t> handles(20000);
+    struct rm_stats stats;
+    size_t live_most = 0;
+    for (size_t i = 0; i < 2000000; i++) {
+        rmhandle_t &handle = handles[random.below(handles.size())];
+        if (handle != nullptr)
+            rmfree(handle);
+        handle = rmheap_malloc(heap, 16 + random.below(497));
+        ASSERT_NE(handle, nullptr);
+        if (i % 500000 == 499999) {
+            rmheap_stats_brief(heap, &stats);
+            live_most = std::max(live_most, static_cast<size_t>(stats.live));
+        }
+    }
+    rmheap_stats(heap, &stats);
+    // 25 times the live bytes went through the heap
+    EXPECT_LT(stats.peak_committed, 2 * live_most);
+    EXPECT_EQ(stats.compactions, 0u);
+}
+
+TEST(Growing, ALimitIsKept) {
+    struct rm_options options;
+    rmoptions_init(&options);
+    options.limit = 8 * mib;
+    GrowingHeap heap(&options);
+    std::vector<rmhandle_t> handles;
+    while (rmhandle_t handle = rmheap_malloc(heap, 10000))
+        handles.push_back(handle);
+    EXPECT_EQ(errno, ENOMEM);
+    EXPECT_GT(handles.size(), 8 * mib / 10016 * 95 / 100);
+    struct rm_stats stats;
+    rmheap_stats(heap, &stats);
+    EXPECT_LE(stats.peak_committed, 8 * mib);
+}
+
+} // namespace
