@@ -17,6 +17,7 @@
     "  steve record -o FILE -- COMMAND [ARGUMENT]...   run COMMAND and record its allocations\n"   \
     "  steve replay [OPTION]... FILE                   do the same on Jeff and the system "        \
     "malloc\n"                                                                                     \
+    "  steve infer [OPTION]... [-o FILE] TRACE         where the program would hold locks\n"       \
     "  steve import --from=FORMAT -o FILE SOURCE       a trace from what another tool recorded\n"  \
     "  steve info FILE                                 what is in a trace\n"                       \
     "  steve dump [OPTION]... FILE                     every event of a trace as a line of text\n" \
@@ -31,8 +32,13 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"record", steve_record}, {"import", steve_import}, {"replay", steve_replay},
-    {"info", steve_info},     {"dump", steve_dump},     {STEVE_WORKER_COMMAND, steve_replay_worker},
+    {"record", steve_record},
+    {"import", steve_import},
+    {"infer", steve_infer},
+    {"replay", steve_replay},
+    {"info", steve_info},
+    {"dump", steve_dump},
+    {STEVE_WORKER_COMMAND, steve_replay_worker},
 };
 
 void steve_complain(const char *format, ...) {

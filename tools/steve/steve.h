@@ -21,6 +21,7 @@ int steve_record(int argc, char **argv);
 int steve_info(int argc, char **argv);
 int steve_dump(int argc, char **argv);
 int steve_import(int argc, char **argv);
+int steve_infer(int argc, char **argv);
 int steve_replay(int argc, char **argv);
 
 /* Not for people: one replay in a process of its own, started by steve_replay. */
