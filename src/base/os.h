@@ -40,6 +40,10 @@ uintptr_t jf_os_reserve(size_t size, size_t alignment);
  * the system refuses. Making it accessible twice is harmless. */
 bool jf_os_make_accessible(uintptr_t address, size_t size);
 
+/* Makes a part of a reserved range readable: it reads as zero, and neither holds nor counts as memory
+ * until a part of it is made accessible. False when the system refuses. */
+bool jf_os_make_readable(uintptr_t address, size_t size);
+
 /* Gives the physical memory of an accessible range back; it stays accessible and reads as zero. */
 void jf_os_give_back(uintptr_t address, size_t size);
 

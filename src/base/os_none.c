@@ -43,6 +43,12 @@ bool jf_os_make_accessible(uintptr_t address, size_t size) {
     return false;
 }
 
+bool jf_os_make_readable(uintptr_t address, size_t size) {
+    (void)address;
+    (void)size;
+    return false;
+}
+
 void jf_os_give_back(uintptr_t address, size_t size) {
     (void)address;
     (void)size;

@@ -120,6 +120,13 @@ bool jf_os_make_accessible(uintptr_t address, size_t size) {
     return done;
 }
 
+bool jf_os_make_readable(uintptr_t address, size_t size) {
+    int saved = errno;
+    bool done = mprotect((void *)address, size, PROT_READ) == 0;
+    errno = saved;
+    return done;
+}
+
 void jf_os_give_back(uintptr_t address, size_t size) {
     int saved = errno;
     if (size != 0 && madvise((void *)address, size, MADV_DONTNEED) != 0) {
