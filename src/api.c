@@ -6,6 +6,7 @@
 #include "base/mark.h"
 #include "base/options.h"
 #include "heap/fast.h"
+#include "malloc/facade.h"
 
 #include <string.h>
 
@@ -61,6 +62,7 @@ static void fork_prepare(void) {
     for_each_heap(hold_compaction);
     for_each_heap(hold_heap);
     if (jf_api_window() != NULL) {
+        jf_malloc_fork_prepare();
         jf_thread_fork_prepare(jf_api.window);
         jf_arena_fork_prepare(jf_api.window->arena);
     }
@@ -74,6 +76,7 @@ static void fork_parent(void) {
     if (jf_api_window() != NULL) {
         jf_arena_fork_done(jf_api.window->arena, false);
         jf_thread_fork_parent(jf_api.window);
+        jf_malloc_fork_parent();
     }
     for_each_heap(let_go);
     jf_os_mutex_unlock(&jf_api.mutex);
@@ -85,6 +88,7 @@ static void fork_child(void) {
     if (jf_api_window() != NULL) {
         jf_arena_fork_done(jf_api.window->arena, true);
         jf_thread_fork_child(jf_api.window);
+        jf_malloc_fork_child();
     }
     for_each_heap(renew);
     jf_os_mutex_init(&jf_api.mutex);
@@ -368,6 +372,17 @@ static struct jf_window *start_window(void) {
     set_reader_fence(!window->fence_all || jf_api.fixed_count != 0);
     __atomic_store_n(&jf_api.window, window, __ATOMIC_RELEASE);
     take_fast_path(JF_FAST_WINDOW, &window->space);
+    return window;
+}
+
+struct jf_window *jf_api_start_window(void) {
+    jf_api_start();
+    struct jf_window *window = jf_api_window();
+    if (window != NULL)
+        return window;
+    jf_os_mutex_lock(&jf_api.mutex);
+    window = start_window();
+    jf_os_mutex_unlock(&jf_api.mutex);
     return window;
 }
 

@@ -53,6 +53,9 @@ struct jf_home {
 /* Prepares the global state; harmless when done before. */
 void jf_api_start(void);
 
+/* The window, created if need be; NULL when there is no address space. */
+struct jf_window *jf_api_start_window(void);
+
 /* The default heap, started if need be, in place of NULL; NULL when there is no memory. */
 struct jf_heap *jf_api_start_default(void);
 static inline struct jf_heap *jf_api_heap(rmheap_t heap) {

@@ -1,0 +1,249 @@
+/* What the fast paths of malloc and free hand on, and the calls that are built on them: sizes of all
+ * kinds, resizing, alignment, sizes said at free.
+ */
+#include "malloc/fast.h"
+#include "malloc/hardened.h"
+
+#include <string.h>
+
+enum { CELL_ALIGNMENT = 16 }; /* of every block */
+
+/* What a pointer turned out to be. */
+struct found {
+    unsigned number; /* class of the cell; 0: huge */
+    size_t size;     /* bytes of it */
+    struct jf_huge *huge;
+};
+
+/* A block of any size; *ret_zero: it reads as zero. errno is not set. */
+static void *allocate(size_t size, size_t room, bool *ret_zero) {
+    struct jf_cache *cache = jf_cache_get();
+    if (size > JF_MEDIUM_MAX)
+        return jf_huge_alloc(size, room, 1, ret_zero);
+    unsigned number = jf_class_of(size);
+    return cache != NULL ? jf_cache_take(cache, number, ret_zero)
+                         : jf_orphan_take(number, ret_zero);
+}
+
+static void *allocate_aligned(size_t alignment, size_t size) {
+    bool zero;
+    struct jf_cache *cache = jf_cache_get();
+    unsigned number = jf_class_of_aligned(alignment, size);
+    if (number == 0)
+        return jf_huge_alloc(size, 0, alignment, &zero);
+    return cache != NULL ? jf_cache_take(cache, number, &zero) : jf_orphan_take(number, &zero);
+}
+
+/* What lies at a pointer; ends the process when no block that is in use starts there. */
+static struct found find(const void *pointer, const char *call) {
+    struct found found = {0};
+    uintptr_t address = (uintptr_t)pointer;
+    const struct jf_span *span = jf_central_span_at(address);
+    if (RM_LIKELY(span != NULL)) {
+        size_t offset = address - span->start;
+        if (offset % span->size != 0 || offset / span->size >= span->cells)
+            jf_malloc_report_pointer(call, pointer);
+        if (offset / span->size >= jf_span_carved(span))
+            jf_malloc_report(call, pointer, "it was never given out");
+        if (jf_cell_is_free(pointer))
+            jf_malloc_report(call, pointer, "it was freed before");
+        found.number = span->number;
+        found.size = span->size;
+        return found;
+    }
+    struct jf_huge *huge = jf_huge_at(address);
+    if (huge == NULL || huge->address != address)
+        jf_malloc_report_pointer(call, pointer);
+    found.huge = huge;
+    found.size = huge->size;
+    return found;
+}
+
+static void release(const struct found *found, void *pointer) {
+    if (found->huge != NULL) {
+        jf_huge_free(found->huge);
+        return;
+    }
+    struct jf_cache *cache = jf_cache_get();
+    if (cache != NULL)
+        jf_cache_put(cache, found->number, pointer);
+    else
+        jf_orphan_put(found->number, pointer);
+}
+
+static void *or_errno(void *pointer) {
+    if (pointer == NULL)
+        jf_os_set_errno(JF_OS_ENOMEM);
+    return pointer;
+}
+
+/* ------------------------------------------------------------------------------------- with a mode */
+
+/* The start of the library decides about the mode, so it comes first. */
+static unsigned mode(void) {
+    if (!RM_LIKELY(jf_malloc_units() != 0))
+        jf_cache_get();
+    return jf_malloc.mode;
+}
+
+/* A block with what the modes put around it. */
+static void *allocate_watched(size_t alignment, size_t size, bool *ret_zero) {
+    size_t whole = size;
+    bool guard = (jf_malloc.mode & JF_MODE_HARDENED) != 0;
+    *ret_zero = false;
+    if (guard && !jf_bits_add(size, JF_GUARD_MIN, &whole))
+        return NULL;
+    void *pointer = alignment > CELL_ALIGNMENT ? allocate_aligned(alignment, whole)
+                                               : allocate(whole, 0, ret_zero);
+    if (pointer != NULL && guard)
+        jf_guard_write(pointer, size, find(pointer, "malloc").size);
+    return pointer;
+}
+
+static void release_watched(const struct found *found, void *pointer, const char *call) {
+    struct found leaving = *found;
+    if ((jf_malloc.mode & JF_MODE_HARDENED) != 0) {
+        jf_guard_check(pointer, found->size, call);
+        struct jf_cache *cache = jf_cache_get();
+        if (found->huge == NULL && cache != NULL) {
+            pointer = jf_quarantine_put(cache, pointer, found->size);
+            if (pointer == NULL)
+                return;
+            leaving.number = jf_central_span_at((uintptr_t)pointer)->number;
+        }
+    }
+    release(&leaving, pointer);
+}
+
+/* Bytes of the block that are the program's. */
+static size_t program_size(const struct found *found, const void *pointer, const char *call) {
+    return (jf_malloc.mode & JF_MODE_HARDENED) != 0 ? jf_guard_check(pointer, found->size, call)
+                                                    : found->size;
+}
+
+/* ------------------------------------------------------------------------------------- the calls */
+
+void *jf_malloc_slow(size_t size) {
+    bool zero;
+    return or_errno(mode() != 0 ? allocate_watched(1, size, &zero) : allocate(size, 0, &zero));
+}
+
+void jf_free_slow(void *pointer, const char *call) {
+    struct found found = find(pointer, call);
+    if (jf_malloc.mode != 0)
+        release_watched(&found, pointer, call);
+    else
+        release(&found, pointer);
+}
+
+void *jf_malloc_zeroed(size_t count, size_t size) {
+    size_t bytes;
+    bool zero = false;
+    if (!jf_bits_multiply(count, size, &bytes))
+        return or_errno(NULL);
+    void *pointer = NULL;
+    if (mode() != 0) {
+        pointer = allocate_watched(1, bytes, &zero);
+    } else {
+        if (bytes <= JF_SMALL_MAX)
+            pointer = jf_fast_take(jf_cache_front, bytes);
+        if (pointer == NULL)
+            pointer = allocate(bytes, 0, &zero);
+    }
+    if (pointer != NULL && !zero)
+        memset(pointer, 0, bytes);
+    return or_errno(pointer);
+}
+
+void *jf_malloc_aligned(size_t alignment, size_t size) {
+    bool zero;
+    if (mode() != 0)
+        return or_errno(allocate_watched(alignment, size, &zero));
+    if (alignment <= CELL_ALIGNMENT)
+        return or_errno(allocate(size, 0, &zero));
+    return or_errno(allocate_aligned(alignment, size));
+}
+
+/* A cell that is not to change its class stays; so does a huge block that finds room. */
+static bool resize_in_place(const struct found *found, size_t size) {
+    if (size > JF_MEDIUM_MAX)
+        return found->huge != NULL && jf_huge_resize(found->huge, size);
+    return found->huge == NULL && jf_class_of(size) == found->number;
+}
+
+static void *resize_by_copy(const struct found *found, void *pointer, size_t size) {
+    bool zero;
+    size_t room;
+    if (!jf_bits_add(size, size, &room))
+        room = 0;
+    void *copy = allocate(size, size > found->size ? room : 0, &zero);
+    if (copy == NULL) {
+        if (size > found->size)
+            return NULL;
+        jf_malloc.shrunk = true; /* making a block smaller does not fail */
+        return pointer;
+    }
+    memcpy(copy, pointer, size < found->size ? size : found->size);
+    release(found, pointer);
+    return copy;
+}
+
+static void *resize_watched(const struct found *found, void *pointer, size_t size) {
+    bool zero;
+    size_t old_size = program_size(found, pointer, "realloc");
+    void *copy = allocate_watched(1, size, &zero);
+    if (copy == NULL)
+        return NULL;
+    memcpy(copy, pointer, size < old_size ? size : old_size);
+    release_watched(found, pointer, "realloc");
+    return copy;
+}
+
+void *jf_malloc_resize(void *pointer, size_t size) {
+    if (pointer == NULL)
+        return jf_fast_malloc_bytes(size);
+    if (size == 0) {
+        jf_fast_free(pointer, "realloc");
+        return NULL;
+    }
+    struct found found = find(pointer, "realloc");
+    if (jf_malloc.mode != 0)
+        return or_errno(resize_watched(&found, pointer, size));
+    if (resize_in_place(&found, size))
+        return pointer;
+    if (found.huge != NULL && size > JF_MEDIUM_MAX)
+        return or_errno(jf_huge_move(found.huge, size));
+    return or_errno(resize_by_copy(&found, pointer, size));
+}
+
+size_t jf_malloc_usable(const void *pointer) {
+    if (pointer == NULL)
+        return 0;
+    struct found found = find(pointer, "malloc_usable_size");
+    return program_size(&found, pointer, "malloc_usable_size");
+}
+
+/* Whether a block found may have been asked for with these. */
+static bool is_of_size(const struct found *found, const void *pointer, size_t alignment,
+                       size_t size, const char *call) {
+    if ((jf_malloc.mode & JF_MODE_HARDENED) != 0)
+        return program_size(found, pointer, call) == size;
+    if (jf_malloc.shrunk)
+        return size <= found->size;
+    unsigned number = size > JF_MEDIUM_MAX ? 0 : jf_class_of_aligned(alignment, size);
+    if (number != 0 || found->huge == NULL)
+        return number == found->number;
+    return size <= found->size && found->size - size <= jf_malloc.page_size;
+}
+
+void jf_malloc_free_sized(void *pointer, size_t alignment, size_t size, const char *call) {
+    if (pointer == NULL)
+        return;
+    struct found found = find(pointer, call);
+    if (!is_of_size(&found, pointer, alignment, size, call))
+        jf_malloc_report(call, pointer, "the block has another size");
+    if (jf_malloc.mode != 0)
+        release_watched(&found, pointer, call);
+    else
+        release(&found, pointer);
+}

@@ -1,0 +1,524 @@
+/* Thread caches: bins of free cells, the spans behind them, cells that other threads have freed, and what
+ * becomes of them when a thread ends or the process is copied.
+ */
+#include "malloc/fast.h"
+
+enum {
+    BIN_BYTES = 64 << 10, /* a bin holds about as many, */
+    BIN_CELLS_MAX = 256,  /* but not more cells */
+    BIN_MEDIUM_BYTES = 256 << 10,
+    BIN_MEDIUM_MAX = 8,
+    CARVE_BYTES = 4096, /* carved at a time: cells on the same page */
+};
+
+_Static_assert(sizeof(struct jf_cell) <= 16, "the smallest cell holds it");
+
+const struct jf_cache jf_cache_none;
+JF_THREAD_LOCAL struct jf_cache *jf_cache_front = (struct jf_cache *)(uintptr_t)&jf_cache_none;
+static JF_THREAD_LOCAL struct jf_cache *own;
+static JF_THREAD_LOCAL bool ended; /* its destructors have run: it gets no cache any more */
+
+static bool is_orphanage(const struct jf_cache *cache) {
+    return cache == jf_malloc.orphanage;
+}
+
+/* The orphanage is used with the central mutex held. */
+static void lock_central(const struct jf_cache *cache) {
+    if (!is_orphanage(cache))
+        jf_os_mutex_lock(&jf_malloc.mutex);
+}
+
+static void unlock_central(const struct jf_cache *cache) {
+    if (!is_orphanage(cache))
+        jf_os_mutex_unlock(&jf_malloc.mutex);
+}
+
+static void begin(struct jf_cache *cache) {
+    __atomic_store_n(&cache->busy, 1, __ATOMIC_RELAXED);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static void end(struct jf_cache *cache) {
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    __atomic_store_n(&cache->busy, 0, __ATOMIC_RELAXED);
+}
+
+/* ------------------------------------------------------------------------------------- rings of spans */
+
+static struct jf_span **ring_of(struct jf_cache *cache, const struct jf_span *span) {
+    return span->place == JF_SPAN_PARTIAL ? &cache->spans.partial[span->number]
+                                          : &cache->spans.full[span->number];
+}
+
+static void mark_orphans(struct jf_cache *cache, unsigned number) {
+    if (!is_orphanage(cache))
+        return;
+    uint64_t *word = &jf_malloc.orphans[number / 64];
+    uint64_t bit = (uint64_t)1 << (number % 64);
+    uint64_t value = cache->spans.partial[number] != NULL ? *word | bit : *word & ~bit;
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+
+/* At the end of the ring: spans whose cells come home gather a few before they are looked at again. */
+static void add_span(struct jf_cache *cache, struct jf_span *span, enum jf_span_place place) {
+    span->place = (uint8_t)place;
+    struct jf_span **ring = ring_of(cache, span);
+    if (*ring == NULL) {
+        span->next = span->previous = span;
+        *ring = span;
+    } else {
+        span->next = *ring;
+        span->previous = (*ring)->previous;
+        span->previous->next = span->next->previous = span;
+    }
+    mark_orphans(cache, span->number);
+}
+
+static void remove_span(struct jf_cache *cache, struct jf_span *span) {
+    struct jf_span **ring = ring_of(cache, span);
+    if (span->next == span) {
+        *ring = NULL;
+    } else {
+        span->next->previous = span->previous;
+        span->previous->next = span->next;
+        if (*ring == span)
+            *ring = span->next;
+    }
+    span->place = JF_SPAN_NOWHERE;
+    mark_orphans(cache, span->number);
+}
+
+static bool is_used_up(const struct jf_span *span) {
+    return span->free_count == 0 && span->carved == span->cells;
+}
+
+/* ------------------------------------------------------------------------------------- cells go home */
+
+/* Cells on the way to another cache. */
+struct chain {
+    struct jf_cache *owner;
+    struct jf_cell *first, *last;
+};
+
+static void send_chain(struct chain *chain) {
+    if (chain->first == NULL)
+        return;
+    struct jf_cell *before = __atomic_load_n(&chain->owner->inbox, __ATOMIC_RELAXED);
+    do {
+        jf_cell_link(chain->last, before);
+    } while (!__atomic_compare_exchange_n(&chain->owner->inbox, &before, chain->first, true,
+                                          __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+    chain->first = NULL;
+}
+
+static void add_to_chain(struct chain *chain, struct jf_cache *owner, struct jf_cell *cell) {
+    if (chain->first != NULL && chain->owner != owner)
+        send_chain(chain);
+    if (chain->first == NULL) {
+        chain->owner = owner;
+        chain->last = cell;
+    }
+    jf_cell_link(cell, chain->first);
+    chain->first = cell;
+}
+
+/* Ends a span all of whose cells are free; one of each class stays. */
+static void drop_if_empty(struct jf_cache *cache, struct jf_span *span) {
+    if (span->free_count != span->carved || (span->next == span && !is_orphanage(cache)))
+        return;
+    remove_span(cache, span);
+    lock_central(cache);
+    jf_central_give(span);
+    unlock_central(cache);
+}
+
+static void send_home(struct jf_cache *cache, struct jf_cell *cell, struct chain *chain) {
+    struct jf_span *span = jf_central_span_at((uintptr_t)cell);
+    if (!RM_LIKELY(span != NULL &&
+                   (uintptr_t)cell - span->start < jf_span_carved(span) * span->size))
+        jf_malloc_report("free", cell, "it was never given out");
+    struct jf_cache *owner = __atomic_load_n(&span->owner, __ATOMIC_ACQUIRE);
+    if (owner != cache) {
+        add_to_chain(chain, owner, cell);
+        return;
+    }
+    jf_cell_link(cell, span->free);
+    span->free = cell;
+    span->free_count++;
+    if (span->place == JF_SPAN_FULL) {
+        remove_span(cache, span);
+        add_span(cache, span, JF_SPAN_PARTIAL);
+    }
+    drop_if_empty(cache, span);
+}
+
+/* The next of a list of free cells; ends the process when somebody has written to this one. */
+static struct jf_cell *follow(const struct jf_cell *cell) {
+    if (!RM_LIKELY(jf_cell_is_free(cell)))
+        jf_malloc_report("malloc", cell, "it was written to after it was freed");
+    return jf_cell_next(cell);
+}
+
+static void send_list(struct jf_cache *cache, struct jf_cell *cell) {
+    struct chain chain = {0};
+    while (cell != NULL) {
+        struct jf_cell *next = follow(cell);
+        send_home(cache, cell, &chain);
+        cell = next;
+    }
+    send_chain(&chain);
+}
+
+/* Sends the older half of a bin's cells home. */
+static void flush(struct jf_cache *cache, struct jf_bin *bin) {
+    uint32_t keep = bin->limit / 2;
+    if (bin->free == NULL)
+        return;
+    struct jf_cell *last = bin->free;
+    for (uint32_t i = 1; i < keep; i++)
+        last = follow(last);
+    struct jf_cell *rest = follow(last);
+    jf_cell_link(last, NULL);
+    bin->room = bin->limit - keep;
+    send_list(cache, rest);
+}
+
+static void put(struct jf_bin *bin, struct jf_cell *cell) {
+    jf_cell_link(cell, bin->free);
+    bin->free = cell;
+    bin->room--;
+}
+
+/* What others have freed goes into the bins as far as there is room, whatever span it is of. */
+static void empty_inbox(struct jf_cache *cache) {
+    struct jf_cell *cell = __atomic_exchange_n(&cache->inbox, NULL, __ATOMIC_ACQUIRE);
+    struct chain chain = {0};
+    while (cell != NULL) {
+        struct jf_cell *next = follow(cell);
+        size_t unit = ((uintptr_t)cell - jf_malloc.base) >> JF_UNIT_SHIFT;
+        struct jf_bin *bin = jf_bin_at(cache, jf_map_word(unit) >> JF_MAP_BIN_SHIFT);
+        if (bin->room > bin->limit / 2)
+            put(bin, cell);
+        else
+            send_home(cache, cell, &chain);
+        cell = next;
+    }
+    send_chain(&chain);
+}
+
+void jf_cache_put(struct jf_cache *cache, unsigned number, void *cell) {
+    struct jf_bin *bin = &cache->bins[number];
+    begin(cache);
+    while (bin->room ==
+           0) { /* of the orphanage others may take the room while memory is given back */
+        if (__atomic_load_n(&cache->inbox, __ATOMIC_RELAXED) != NULL)
+            empty_inbox(cache);
+        flush(cache, bin);
+    }
+    put(bin, cell);
+    end(cache);
+}
+
+/* ------------------------------------------------------------------------------------- cells are taken */
+
+/* Moves up to `most` free cells of a span into the bin. */
+static void take_free(struct jf_bin *bin, struct jf_span *span, uint32_t most) {
+    if (bin->free == NULL && span->free_count <= most) {
+        bin->free = span->free;
+        bin->room -= span->free_count;
+        span->free = NULL;
+        span->free_count = 0;
+        return;
+    }
+    for (; most > 0 && span->free != NULL; most--) {
+        struct jf_cell *cell = span->free;
+        span->free = follow(cell);
+        span->free_count--;
+        put(bin, cell);
+    }
+}
+
+/* Carves new cells: the first is returned, those that share its page go into the bin. */
+static void *carve(struct jf_bin *bin, struct jf_span *span) {
+    char *first = (char *)span->start + (size_t)span->carved * span->size;
+    uint32_t count = CARVE_BYTES / span->size;
+    uint32_t left = span->cells - span->carved;
+    count = count < left ? count : left;
+    count = count > bin->room ? bin->room : count;
+    count = span->size >= CARVE_BYTES / 4 || count == 0 ? 1 : count;
+    __atomic_store_n(&span->carved, span->carved + count, __ATOMIC_RELAXED);
+    for (uint32_t i = count - 1; i > 0; i--)
+        put(bin, (struct jf_cell *)(void *)(first + (size_t)i * span->size));
+    ((struct jf_cell *)(void *)first)->check =
+        0; /* an earlier owner may have left a free cell here */
+    return first;
+}
+
+/* Takes over a span of the class that an ended thread has left. */
+static bool adopt(struct jf_cache *cache, unsigned number) {
+    struct jf_cache *orphanage = jf_malloc.orphanage;
+    uint64_t word = __atomic_load_n(&jf_malloc.orphans[number / 64], __ATOMIC_RELAXED);
+    bool mail = __atomic_load_n(&orphanage->inbox, __ATOMIC_RELAXED) != NULL;
+    if (is_orphanage(cache) || (!mail && (word >> (number % 64) & 1) == 0))
+        return false;
+    jf_os_mutex_lock(&jf_malloc.mutex);
+    if (mail)
+        send_list(orphanage, __atomic_exchange_n(&orphanage->inbox, NULL, __ATOMIC_ACQUIRE));
+    struct jf_span *span = orphanage->spans.partial[number];
+    if (span != NULL) {
+        remove_span(orphanage, span);
+        __atomic_store_n(&span->owner, cache, __ATOMIC_RELEASE);
+        add_span(cache, span, JF_SPAN_PARTIAL);
+    }
+    jf_os_mutex_unlock(&jf_malloc.mutex);
+    return span != NULL;
+}
+
+static bool add_fresh_span(struct jf_cache *cache, unsigned number) {
+    lock_central(cache);
+    struct jf_span *span = jf_central_take(number);
+    unlock_central(cache);
+    if (span == NULL)
+        return false;
+    __atomic_store_n(&span->owner, cache, __ATOMIC_RELEASE);
+    add_span(cache, span, JF_SPAN_PARTIAL);
+    return true;
+}
+
+/* Fills the bin, which is empty, up to half; *ret_fresh is a cell never given out before, if it came to
+ * that. False: no memory. */
+static bool fill(struct jf_cache *cache, unsigned number, char **ret_fresh, bool *ret_zero) {
+    struct jf_bin *bin = &cache->bins[number];
+    uint32_t least = bin->limit / 2;
+    for (;;) {
+        struct jf_span *span = cache->spans.partial[number];
+        if (span == NULL)
+            return bin->free != NULL;
+        if (span->free_count != 0) {
+            take_free(bin, span, bin->room > least ? bin->room - least : 0);
+        } else if (bin->free == NULL) {
+            *ret_zero = span->zero;
+            *ret_fresh = carve(bin, span);
+        }
+        bool enough = *ret_fresh != NULL || bin->room <= least;
+        if (is_used_up(span)) {
+            remove_span(cache, span);
+            add_span(cache, span, JF_SPAN_FULL);
+        } else if (span->free_count == 0) {
+            enough = enough || bin->free != NULL;
+        }
+        if (enough)
+            return true;
+    }
+}
+
+static void *pop(struct jf_bin *bin) {
+    struct jf_cell *cell = bin->free;
+    bin->free = follow(cell);
+    bin->room++;
+    cell->check = 0;
+    return cell;
+}
+
+void *jf_cache_take(struct jf_cache *cache, unsigned number, bool *ret_zero) {
+    struct jf_bin *bin = &cache->bins[number];
+    char *fresh = NULL;
+    bool found = true;
+    *ret_zero = false;
+    begin(cache);
+    if (bin->free == NULL && __atomic_load_n(&cache->inbox, __ATOMIC_RELAXED) != NULL)
+        empty_inbox(cache);
+    if (bin->free == NULL) {
+        found = fill(cache, number, &fresh, ret_zero);
+        if (!found && (adopt(cache, number) || add_fresh_span(cache, number)))
+            found = fill(cache, number, &fresh, ret_zero);
+    }
+    void *cell = fresh;
+    if (found && fresh == NULL)
+        cell = pop(bin);
+    end(cache);
+    return cell;
+}
+
+/* ------------------------------------------------------------------------------------- caches */
+
+static void init_bins(struct jf_cache *cache) {
+    for (unsigned number = 1; number < JF_CLASSES; number++) {
+        bool medium = number > JF_CLASS_SMALL_LAST;
+        size_t cells = (medium ? BIN_MEDIUM_BYTES : BIN_BYTES) / jf_class_size(number);
+        size_t most = medium ? BIN_MEDIUM_MAX : BIN_CELLS_MAX;
+        uint32_t limit = (uint32_t)(cells < most ? cells : most);
+        cache->bins[number] = (struct jf_bin){.room = limit, .limit = limit};
+    }
+}
+
+static struct jf_cache *new_cache(void) {
+    struct jf_cache *cache = jf_arena_meta_alloc(jf_malloc.arena, sizeof *cache);
+    if (cache == NULL)
+        return NULL;
+    init_bins(cache);
+    return cache;
+}
+
+/* Empties a cache whose thread does not use it any more. The central mutex is held. */
+static void retire(struct jf_cache *cache) {
+    struct jf_cache *orphanage = jf_malloc.orphanage;
+    for (unsigned number = 1; number < JF_CLASSES; number++) {
+        struct jf_span **rings[2] = {&cache->spans.partial[number], &cache->spans.full[number]};
+        for (unsigned i = 0; i < 2; i++) {
+            while (*rings[i] != NULL) {
+                struct jf_span *span = *rings[i];
+                enum jf_span_place place = (enum jf_span_place)span->place;
+                remove_span(cache, span);
+                __atomic_store_n(&span->owner, orphanage, __ATOMIC_RELEASE);
+                add_span(orphanage, span, place);
+                drop_if_empty(orphanage, span);
+            }
+        }
+    }
+    for (unsigned number = 1; number < JF_CLASSES; number++) {
+        struct jf_bin *bin = &cache->bins[number];
+        struct jf_cell *cells = bin->free;
+        bin->free = NULL;
+        bin->room = bin->limit;
+        send_list(orphanage, cells);
+    }
+    send_list(orphanage, __atomic_exchange_n(&cache->inbox, NULL, __ATOMIC_ACQUIRE));
+    send_list(orphanage, __atomic_exchange_n(&orphanage->inbox, NULL, __ATOMIC_ACQUIRE));
+    cache->in_use = false;
+}
+
+static void at_thread_exit(void) {
+    struct jf_cache *cache = own;
+    ended = true;
+    own = NULL;
+    jf_cache_front = (struct jf_cache *)(uintptr_t)&jf_cache_none;
+    if (cache == NULL)
+        return;
+    jf_os_mutex_lock(&jf_malloc.mutex);
+    retire(cache);
+    jf_os_mutex_unlock(&jf_malloc.mutex);
+}
+
+struct jf_cache *jf_cache_get(void) {
+    if (RM_LIKELY(own != NULL))
+        return own;
+    if (ended || (jf_malloc_units() == 0 && !jf_malloc.start()))
+        return NULL;
+    jf_os_mutex_lock(&jf_malloc.mutex);
+    struct jf_cache *cache = jf_malloc.caches;
+    while (cache != NULL && cache->in_use)
+        cache = cache->next;
+    if (cache == NULL) {
+        cache = new_cache();
+        if (cache != NULL) {
+            cache->next = jf_malloc.caches;
+            jf_malloc.caches = cache;
+        }
+    }
+    if (cache != NULL)
+        cache->in_use = true;
+    jf_os_mutex_unlock(&jf_malloc.mutex);
+    own = cache;
+    if (cache != NULL) {
+        if (jf_malloc.mode == 0)
+            jf_cache_front = cache;
+        jf_os_at_thread_exit(at_thread_exit); /* may allocate */
+    }
+    return cache;
+}
+
+void *jf_orphan_take(unsigned number, bool *ret_zero) {
+    if (jf_malloc_units() == 0)
+        return NULL;
+    jf_os_mutex_lock(&jf_malloc.mutex);
+    void *cell = jf_cache_take(jf_malloc.orphanage, number, ret_zero);
+    jf_os_mutex_unlock(&jf_malloc.mutex);
+    return cell;
+}
+
+void jf_orphan_put(unsigned number, void *cell) {
+    jf_os_mutex_lock(&jf_malloc.mutex);
+    jf_cache_put(jf_malloc.orphanage, number, cell);
+    jf_os_mutex_unlock(&jf_malloc.mutex);
+}
+
+/* Gives back the empty spans that are kept, one of a class. */
+static void drop_kept(struct jf_cache *cache, unsigned number) {
+    struct jf_span *span = cache->spans.partial[number];
+    if (span == NULL || span->free_count != span->carved)
+        return;
+    remove_span(cache, span);
+    lock_central(cache);
+    jf_central_give(span);
+    unlock_central(cache);
+}
+
+void jf_cache_trim(struct jf_cache *cache) {
+    begin(cache);
+    for (unsigned number = 1; number < JF_CLASSES; number++) {
+        struct jf_bin *bin = &cache->bins[number];
+        struct jf_cell *cells = bin->free;
+        bin->free = NULL;
+        bin->room = bin->limit;
+        send_list(cache, cells);
+    }
+    send_list(cache, __atomic_exchange_n(&cache->inbox, NULL, __ATOMIC_ACQUIRE));
+    for (unsigned number = 1; number < JF_CLASSES; number++)
+        drop_kept(cache, number);
+    end(cache);
+}
+
+/* ------------------------------------------------------------------------------------- start, fork */
+
+static bool open_map(struct jf_arena *arena) {
+    size_t units = jf_arena_size(arena) >> JF_UNIT_SHIFT;
+    size_t size = jf_bits_round_up(units * sizeof(uint64_t), (size_t)1 << JF_MAP_STEP_SHIFT);
+    uintptr_t map = jf_os_reserve(2 * size, (size_t)1 << JF_MAP_STEP_SHIFT);
+    if (map == 0)
+        return false;
+    if (!jf_os_make_readable(map, 2 * size)) {
+        jf_os_release(map, 2 * size);
+        return false;
+    }
+    jf_malloc.map = (uint64_t *)map;
+    jf_malloc.spans = (struct jf_span **)(map + size);
+    return true;
+}
+
+bool jf_malloc_open(struct jf_arena *arena, unsigned mode) {
+    jf_malloc.arena = arena;
+    if (jf_malloc.orphanage == NULL)
+        jf_malloc.orphanage = new_cache();
+    if (jf_malloc.orphanage == NULL || !open_map(arena))
+        return false;
+    jf_os_mutex_init(&jf_malloc.mutex);
+    jf_malloc.base = jf_arena_base(arena);
+    jf_malloc.page_size = jf_os_page_size();
+    jf_malloc.key = (uintptr_t)jf_os_random();
+    jf_malloc.seal = (uintptr_t)jf_os_random() | 1; /* not 0: a cleared cell is not a free one */
+    jf_malloc.mode = mode;
+    __atomic_store_n(&jf_malloc.units, jf_arena_size(arena) >> JF_UNIT_SHIFT, __ATOMIC_RELEASE);
+    return true;
+}
+
+void jf_malloc_fork_prepare(void) {
+    if (jf_malloc_units() != 0)
+        jf_os_mutex_lock(&jf_malloc.mutex);
+}
+
+void jf_malloc_fork_parent(void) {
+    if (jf_malloc_units() != 0)
+        jf_os_mutex_unlock(&jf_malloc.mutex);
+}
+
+/* The other threads are gone: what they had goes to the orphanage, unless one of them was changing it. The
+ * mutex is held since before the fork. */
+void jf_malloc_fork_child(void) {
+    if (jf_malloc_units() == 0)
+        return;
+    for (struct jf_cache *cache = jf_malloc.caches; cache != NULL; cache = cache->next)
+        if (cache != own && cache->in_use && cache->busy == 0)
+            retire(cache);
+    jf_os_mutex_unlock(&jf_malloc.mutex);
+}

@@ -1,0 +1,96 @@
+/* The fast paths of malloc and free: what most calls come to. Inlined into the public functions; all
+ * else is in blocks.c.
+ */
+#ifndef JEFF_MALLOC_FAST_H
+#define JEFF_MALLOC_FAST_H
+
+#include "malloc/facade.h"
+
+#include <jeff/jeff.h>
+
+/* The calling thread's cache as the fast paths see it: jf_cache_none while there is none, and while every
+ * call is to take the slow path. */
+extern JF_THREAD_LOCAL struct jf_cache *jf_cache_front __attribute__((visibility("hidden")));
+
+static inline struct jf_bin *jf_bin_at(struct jf_cache *cache, size_t offset) {
+    return (struct jf_bin *)(void *)((char *)cache + offset);
+}
+
+static inline struct jf_cell *jf_cell_next(const struct jf_cell *cell) {
+    return (struct jf_cell *)(cell->link ^ jf_malloc.key);
+}
+
+static inline void jf_cell_link(struct jf_cell *cell, const struct jf_cell *next) {
+    uintptr_t link = (uintptr_t)next ^ jf_malloc.key;
+    cell->link = link;
+    cell->check = link ^ jf_malloc.seal;
+}
+
+/* Whether its two words belong together: it is free, and nobody has written to them. */
+static inline bool jf_cell_is_free(const struct jf_cell *cell) {
+    return (cell->link ^ cell->check) == jf_malloc.seal;
+}
+
+/* A word for each unit of the window, 0 unless it is a span of small cells: in the low half the cell
+ * size's reciprocal in 2^-32ths, rounded up, above it the offset of the bin in a cache. */
+static inline uint64_t jf_map_word(size_t unit) {
+    return __atomic_load_n(&jf_malloc.map[unit], __ATOMIC_RELAXED);
+}
+
+/* Whether an offset into a span is a multiple of the cell size (Lemire, Kaser, Kurz: "Faster remainder by
+ * direct computation", 2019). Never with a reciprocal of 0. */
+static inline bool jf_map_is_cell(uint64_t word, uintptr_t address) {
+    uint32_t reciprocal = (uint32_t)word;
+    return (uint32_t)(address & (JF_UNIT_SIZE - 1)) * reciprocal < reciprocal;
+}
+
+/* A small cell from the thread's bin, or NULL. */
+static inline void *jf_fast_take(struct jf_cache *cache, size_t size) {
+    struct jf_bin *bin = jf_bin_at(cache, jf_bin_of[(size + 15) / 16]);
+    struct jf_cell *cell = bin->free;
+    if (!RM_LIKELY(cell != NULL))
+        return NULL;
+    if (!RM_LIKELY(jf_cell_is_free(cell)))
+        return NULL;
+    bin->free = jf_cell_next(cell);
+    bin->room++;
+    /* in this order: a child of fork may find the list at any moment of another thread */
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    cell->check = 0;
+    return cell;
+}
+
+static inline void *jf_fast_malloc_bytes(size_t size) {
+    if (!RM_LIKELY(size <= JF_SMALL_MAX))
+        return jf_malloc_slow(size);
+    void *cell = jf_fast_take(jf_cache_front, size);
+    return RM_LIKELY(cell != NULL) ? cell : jf_malloc_slow(size);
+}
+
+/* False when the pointer is to take the slow path. */
+static inline bool jf_fast_put(struct jf_cache *cache, void *pointer) {
+    size_t units = jf_malloc_units();
+    size_t unit = ((uintptr_t)pointer - jf_malloc.base) >> JF_UNIT_SHIFT;
+    if (!RM_LIKELY(unit < units))
+        return false;
+    uint64_t word = jf_map_word(unit);
+    if (!RM_LIKELY(jf_map_is_cell(word, (uintptr_t)pointer)))
+        return false;
+    struct jf_bin *bin = jf_bin_at(cache, word >> JF_MAP_BIN_SHIFT);
+    struct jf_cell *cell = pointer;
+    uint32_t room = bin->room;
+    if (!RM_LIKELY(!jf_cell_is_free(cell) && room != 0))
+        return false;
+    bin->room = room - 1;
+    jf_cell_link(cell, bin->free);
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    bin->free = cell;
+    return true;
+}
+
+static inline void jf_fast_free(void *pointer, const char *call) {
+    if (!RM_LIKELY(jf_fast_put(jf_cache_front, pointer)) && pointer != NULL)
+        jf_free_slow(pointer, call);
+}
+
+#endif

@@ -1,0 +1,153 @@
+/* Huge blocks: each has a chunk of the arena of its own. The chunk's address space is a power of two, the
+ * memory is what was asked for in whole pages; so a block often grows where it lies.
+ */
+#include "malloc/facade.h"
+
+#include <string.h>
+
+enum {
+    GIVE_BACK_MIN = 64 << 10, /* a smaller rest is kept when a block shrinks */
+    MOVE_PAGES_MIN = 1 << 20, /* below, copying is cheaper than changing the page tables */
+    MOVED_MAX = 4096,         /* moves by page in a process: each may split the map of its memory */
+};
+
+static bool chunk_order(size_t bytes, unsigned *ret_order) {
+    if (bytes > (size_t)1 << (JF_UNIT_SHIFT + JF_ARENA_ORDERS - 1))
+        return false;
+    unsigned log2 = jf_bits_log2_up(bytes);
+    *ret_order = log2 <= JF_UNIT_SHIFT ? 0 : log2 - JF_UNIT_SHIFT;
+    return true;
+}
+
+static bool whole_pages(size_t size, size_t *ret_size) {
+    size_t page = jf_malloc.page_size;
+    size_t sum;
+    if (!jf_bits_add(size == 0 ? 1 : size, page - 1, &sum))
+        return false;
+    *ret_size = sum & ~(page - 1);
+    return true;
+}
+
+static void count_bytes(size_t change) {
+    __atomic_fetch_add(&jf_malloc.huge_bytes, change, __ATOMIC_RELAXED);
+}
+
+static uintptr_t take_chunk(struct jf_huge *huge, size_t room, bool *ret_zero) {
+    unsigned order;
+    if (room > huge->size && chunk_order(room, &order) && order > huge->order) {
+        uintptr_t address = jf_arena_alloc(jf_malloc.arena, order, JF_CHUNK_HUGE, huge, ret_zero);
+        if (address != 0) {
+            huge->order = order;
+            return address;
+        }
+    }
+    return jf_arena_alloc(jf_malloc.arena, huge->order, JF_CHUNK_HUGE, huge, ret_zero);
+}
+
+void *jf_huge_alloc(size_t size, size_t room, size_t alignment, bool *ret_zero) {
+    unsigned order;
+    unsigned least;
+    size_t pages;
+    if (jf_malloc_units() == 0 || !whole_pages(size, &pages) || !chunk_order(pages, &order) ||
+        !chunk_order(alignment, &least))
+        return NULL;
+    struct jf_huge *huge = jf_arena_meta_alloc(jf_malloc.arena, sizeof *huge);
+    if (huge == NULL)
+        return NULL;
+    huge->size = huge->dirty = pages;
+    huge->order_least = least;
+    huge->order = order > least ? order : least;
+    uintptr_t address = take_chunk(huge, room, ret_zero);
+    if (address == 0) {
+        jf_arena_meta_free(jf_malloc.arena, huge, sizeof *huge);
+        return NULL;
+    }
+    __atomic_store_n(&huge->address, address, __ATOMIC_RELEASE);
+    count_bytes(pages);
+    __atomic_fetch_add(&jf_malloc.huge_count, 1, __ATOMIC_RELAXED);
+    return (void *)address;
+}
+
+static void end_huge(struct jf_huge *huge, size_t dirty) {
+    count_bytes(0 - huge->size);
+    __atomic_fetch_sub(&jf_malloc.huge_count, 1, __ATOMIC_RELAXED);
+    jf_arena_free(jf_malloc.arena, huge->address, dirty);
+    jf_arena_meta_free(jf_malloc.arena, huge, sizeof *huge);
+}
+
+void jf_huge_free(struct jf_huge *huge) {
+    end_huge(huge, huge->dirty);
+}
+
+static void shrink(struct jf_huge *huge, size_t pages) {
+    unsigned order;
+    chunk_order(pages, &order);
+    if (order < huge->order_least)
+        order = huge->order_least;
+    if (huge->dirty - pages < GIVE_BACK_MIN)
+        return;
+    size_t dirty = huge->dirty;
+    if (order < huge->order) {
+        size_t chunk = JF_UNIT_SIZE << order;
+        jf_arena_shrink(jf_malloc.arena, huge->address, order, dirty);
+        huge->order = order;
+        dirty = dirty < chunk ? dirty : chunk;
+    }
+    jf_os_give_back(huge->address + pages, dirty - pages);
+    huge->dirty = pages;
+}
+
+bool jf_huge_resize(struct jf_huge *huge, size_t size) {
+    size_t pages;
+    unsigned order;
+    if (!whole_pages(size, &pages) || !chunk_order(pages, &order))
+        return false;
+    if (order > huge->order) {
+        if (!jf_arena_extend(jf_malloc.arena, huge->address, order))
+            return false;
+        huge->order = order;
+    }
+    count_bytes(pages - huge->size);
+    huge->size = pages;
+    if (pages < huge->dirty)
+        shrink(huge, pages);
+    else
+        huge->dirty = pages;
+    return true;
+}
+
+/* Moves the pages instead of their contents where that is worth it. */
+static bool move_pages(uintptr_t from, uintptr_t to, size_t size) {
+    if (size < MOVE_PAGES_MIN ||
+        __atomic_load_n(&jf_malloc.handed_over, __ATOMIC_RELAXED) >= MOVED_MAX)
+        return false;
+    if (!jf_os_move(from, to, size))
+        return false;
+    __atomic_fetch_add(&jf_malloc.handed_over, 1, __ATOMIC_RELAXED);
+    return true;
+}
+
+void *jf_huge_move(struct jf_huge *huge, size_t size) {
+    bool zero;
+    size_t room;
+    /* who has grown once grows again: address space for that costs nothing */
+    if (!jf_bits_add(size, size, &room))
+        room = 0;
+    void *moved = jf_huge_alloc(size, room, JF_UNIT_SIZE, &zero);
+    if (moved == NULL)
+        return NULL;
+    size_t dirty = huge->dirty;
+    if (move_pages(huge->address, (uintptr_t)moved, huge->size))
+        dirty = dirty > huge->size ? dirty : 0;
+    else
+        memcpy(moved, (const void *)huge->address, huge->size);
+    end_huge(huge, dirty);
+    return moved;
+}
+
+struct jf_huge *jf_huge_at(uintptr_t address) {
+    if (jf_malloc_units() == 0)
+        return NULL;
+    struct jf_chunk chunk = jf_arena_find(jf_malloc.arena, address);
+    return chunk.kind == JF_CHUNK_HUGE ? chunk.owner : NULL;
+}
