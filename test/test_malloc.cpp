@@ -1,0 +1,292 @@
+// The calls of the malloc facade do what C23, POSIX and the C library's manual say. Compiled twice: for the
+// prefixed names, and as test_malloc_names for the standard ones.
+#include <gtest/gtest.h>
+
+#include "support/malloc_calls.hpp"
+
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <set>
+#include <vector>
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+namespace {
+
+using support::hide;
+
+constexpr size_t sizes[] = {0,      1,      15,     16,     17,      31,      32,
+                            100,    255,    256,    257,    1000,    1024,    4095,
+                            4096,   8191,   8192,   8193,   20000,   65536,   99999,
+                            131072, 131073, 262144, 300001, 1048576, 5000000, 40000000};
+
+uintptr_t bits(const void *pointer) {
+    return reinterpret_cast<uintptr_t>(pointer);
+}
+
+bool is_filled(const void *pointer, int byte, size_t size) {
+    const unsigned char *bytes = static_cast<const unsigned char *>(pointer);
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i] != static_cast<unsigned char>(byte))
+            return false;
+    return true;
+}
+
+TEST(Malloc, EveryBlockIsAlignedAndUsableToItsEnd) {
+    for (size_t size : sizes) {
+        void *block = CALL(malloc)(size);
+        ASSERT_NE(nullptr, block) << size;
+        EXPECT_EQ(0u, bits(block) % 16) << size;
+        EXPECT_GE(CALL(malloc_usable_size)(block), size);
+        std::memset(block, 0x5a, CALL(malloc_usable_size)(block));
+        CALL(free)(block);
+    }
+}
+
+TEST(Malloc, BlocksOfNoSizeAreDistinct) {
+    std::set<void *> blocks;
+    for (int i = 0; i < 1000; i++)
+        blocks.insert(CALL(malloc)(0));
+    EXPECT_EQ(1000u, blocks.size());
+    EXPECT_EQ(0u, blocks.count(nullptr));
+    for (void *block : blocks)
+        CALL(free)(block);
+}
+
+TEST(Malloc, LiveBlocksDoNotOverlap) {
+    std::vector<unsigned char *> blocks;
+    std::vector<size_t> lengths;
+    for (int round = 0; round < 40; round++) {
+        for (size_t size : sizes) {
+            if (size > 300001)
+                continue;
+            unsigned char *block = static_cast<unsigned char *>(CALL(malloc)(size));
+            ASSERT_NE(nullptr, block);
+            std::memset(block, static_cast<int>(blocks.size() % 251), size);
+            blocks.push_back(block);
+            lengths.push_back(size);
+        }
+    }
+    for (size_t i = 0; i < blocks.size(); i++) {
+        EXPECT_TRUE(is_filled(blocks[i], static_cast<int>(i % 251), lengths[i])) << i;
+        CALL(free)(blocks[i]);
+    }
+}
+
+TEST(Malloc, AnImpossibleSizeIsRefusedWithErrno) {
+    for (size_t size : {SIZE_MAX, SIZE_MAX - 15, SIZE_MAX / 2, static_cast<size_t>(1) << 62}) {
+        errno = 0;
+        EXPECT_EQ(nullptr, CALL(malloc)(hide(size)));
+        EXPECT_EQ(ENOMEM, errno);
+    }
+}
+
+TEST(Malloc, UsableSizeOfNothingIsNothing) {
+    EXPECT_EQ(0u, CALL(malloc_usable_size)(nullptr));
+}
+
+TEST(Malloc, NoMoreThanAnEighthIsLostToASizeClass) {
+    for (size_t size = 128; size <= 131072; size += size < 4096 ? 1 : 977) {
+        void *block = CALL(malloc)(size);
+        EXPECT_LE(CALL(malloc_usable_size)(block), size + (size + 7) / 8) << size;
+        CALL(free)(block);
+    }
+}
+
+TEST(Free, LeavesErrnoAlone) {
+    for (size_t size : sizes) {
+        void *block = CALL(malloc)(size);
+        errno = 4711;
+        CALL(free)(block);
+        EXPECT_EQ(4711, errno) << size;
+    }
+    CALL(free)(nullptr);
+    EXPECT_EQ(4711, errno);
+}
+
+TEST(Calloc, IsZeroAlsoWhereOtherBlocksHaveBeen) {
+    for (int round = 0; round < 4; round++) {
+        for (size_t size : sizes) {
+            void *block = CALL(calloc)(1, size);
+            ASSERT_NE(nullptr, block) << size;
+            EXPECT_TRUE(is_filled(block, 0, CALL(malloc_usable_size)(block) < size ? 0 : size))
+                << size;
+            std::memset(block, 0xff, CALL(malloc_usable_size)(block));
+            CALL(free)(block);
+        }
+    }
+}
+
+TEST(Calloc, AProductThatOverflowsIsRefused) {
+    size_t half = hide(SIZE_MAX / 2);
+    errno = 0;
+    EXPECT_EQ(nullptr, CALL(calloc)(half, 3));
+    EXPECT_EQ(ENOMEM, errno);
+    void *none = CALL(calloc)(0, half);
+    EXPECT_NE(nullptr, none);
+    CALL(free)(none);
+}
+
+TEST(Realloc, KeepsContentsUpToTheSmallerSize) {
+    for (size_t from : sizes) {
+        for (size_t to : sizes) {
+            if (to == 0)
+                continue;
+            void *block = CALL(malloc)(from);
+            std::memset(block, 0x3c, from);
+            block = CALL(realloc)(block, to);
+            ASSERT_NE(nullptr, block) << from << " to " << to;
+            EXPECT_TRUE(is_filled(block, 0x3c, from < to ? from : to)) << from << " to " << to;
+            EXPECT_GE(CALL(malloc_usable_size)(block), to);
+            CALL(free)(block);
+        }
+    }
+}
+
+TEST(Realloc, OfNothingAllocatesAndToNothingFrees) {
+    void *block = CALL(realloc)(nullptr, 100);
+    ASSERT_NE(nullptr, block);
+    EXPECT_EQ(nullptr, CALL(realloc)(block, 0));
+}
+
+TEST(Realloc, ThatFailsLeavesTheBlock) {
+    char *block = static_cast<char *>(CALL(malloc)(100));
+    std::memset(block, 7, 100);
+    size_t impossible = hide(SIZE_MAX / 2);
+    errno = 0;
+    char *same = hide(block);
+    EXPECT_EQ(nullptr, CALL(realloc)(block, impossible));
+    EXPECT_EQ(ENOMEM, errno);
+    EXPECT_TRUE(is_filled(hide(same), 7, 100));
+    CALL(free)(hide(same));
+}
+
+TEST(Realloc, WithinASizeClassKeepsThePlace) {
+    void *block = CALL(malloc)(1000);
+    uintptr_t before = bits(block);
+    block = CALL(realloc)(block, 1010);
+    EXPECT_EQ(before, bits(block));
+    CALL(free)(block);
+}
+
+TEST(Realloc, AHugeBlockGrowsAndShrinksInPlaceMostOfTheTime) {
+    size_t size = 200000;
+    char *block = static_cast<char *>(CALL(malloc)(size));
+    int moved = 0;
+    int grown = 0;
+    while (size < 60000000) {
+        std::memset(block + size - 1000, static_cast<int>(grown), 1000);
+        size_t larger = size + size / 10;
+        uintptr_t before = bits(block);
+        char *next = static_cast<char *>(CALL(realloc)(block, larger));
+        ASSERT_NE(nullptr, next);
+        moved += bits(next) != before;
+        EXPECT_TRUE(is_filled(next + size - 1000, grown, 1000)) << size;
+        block = next;
+        size = larger;
+        grown++;
+    }
+    EXPECT_LT(moved * 5, grown);
+    uintptr_t before = bits(block);
+    block = static_cast<char *>(CALL(realloc)(block, 1000000));
+    EXPECT_EQ(before, bits(block));
+    CALL(free)(block);
+}
+
+TEST(AlignedAlloc, EveryAlignmentIsKept) {
+    for (size_t alignment = 1; alignment <= static_cast<size_t>(8) << 20; alignment *= 2) {
+        for (size_t size : {static_cast<size_t>(0), static_cast<size_t>(1), alignment - 1,
+                            alignment, alignment + 1, 3 * alignment, static_cast<size_t>(5000)}) {
+            void *block = CALL(aligned_alloc)(alignment, size);
+            ASSERT_NE(nullptr, block) << alignment << " " << size;
+            EXPECT_EQ(0u, bits(block) % alignment) << alignment << " " << size;
+            std::memset(block, 1, size);
+            CALL(free_aligned_sized)(block, alignment, size);
+        }
+    }
+}
+
+TEST(AlignedAlloc, WhatIsNoPowerOfTwoIsRefused) {
+    for (size_t alignment : {0u, 3u, 24u, 1000u}) {
+        errno = 0;
+        EXPECT_EQ(nullptr, CALL(aligned_alloc)(hide(alignment), 100));
+        EXPECT_EQ(EINVAL, errno);
+    }
+}
+
+TEST(Memalign, TakesTheNextPowerOfTwo) {
+    for (size_t alignment : {1u, 3u, 24u, 100u, 3000u}) {
+        void *block = CALL(memalign)(alignment, 50);
+        ASSERT_NE(nullptr, block);
+        size_t power = 1;
+        while (power < alignment)
+            power *= 2;
+        EXPECT_EQ(0u, bits(block) % power);
+        CALL(free)(block);
+    }
+}
+
+TEST(PosixMemalign, ReturnsItsErrorAndTouchesNothing) {
+    void *block = this;
+    errno = 4711;
+    EXPECT_EQ(EINVAL, CALL(posix_memalign)(&block, 4, 100));
+    EXPECT_EQ(EINVAL, CALL(posix_memalign)(&block, 24, 100));
+    EXPECT_EQ(ENOMEM, CALL(posix_memalign)(&block, 64, SIZE_MAX / 2));
+    EXPECT_EQ(this, block);
+    EXPECT_EQ(4711, errno);
+    ASSERT_EQ(0, CALL(posix_memalign)(&block, 256, 100));
+    EXPECT_EQ(0u, bits(block) % 256);
+    CALL(free)(block);
+}
+
+TEST(Valloc, IsAlignedToPages) {
+    size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    void *block = CALL(valloc)(10);
+    EXPECT_EQ(0u, bits(block) % page);
+    CALL(free)(block);
+    block = CALL(pvalloc)(page + 1);
+    EXPECT_EQ(0u, bits(block) % page);
+    EXPECT_GE(CALL(malloc_usable_size)(block), 2 * page);
+    CALL(free)(block);
+}
+
+TEST(FreeSized, TakesTheSizeAskedForAndTheOneOfTheLastRealloc) {
+    for (size_t size : sizes) {
+        CALL(free_sized)(CALL(malloc)(size), size);
+        void *block = CALL(realloc)(CALL(malloc)(size), size / 2 + 1);
+        CALL(free_sized)(block, size / 2 + 1);
+        block = CALL(realloc)(CALL(malloc)(size), size * 2 + 1);
+        CALL(free_sized)(block, size * 2 + 1);
+    }
+    CALL(free_sized)(nullptr, 100);
+    CALL(free_aligned_sized)(nullptr, 64, 100);
+}
+
+TEST(MallocTrim, GivesBackWhatIsFree) {
+    std::vector<void *> blocks;
+    for (int i = 0; i < 20000; i++) {
+        blocks.push_back(CALL(malloc)(1000));
+        std::memset(blocks.back(), 1, 1000);
+    }
+    for (void *block : blocks)
+        CALL(free)(block);
+    EXPECT_EQ(1, CALL(malloc_trim)(0));
+    unsigned char resident[1];
+    void *page = reinterpret_cast<void *>(bits(blocks[10000]) & ~static_cast<uintptr_t>(4095));
+    ASSERT_EQ(0, mincore(page, 1, resident));
+    EXPECT_EQ(0, resident[0] & 1);
+}
+
+#if defined(JF_TEST_STANDARD_NAMES)
+TEST(Names, BothFamiliesServeTheSameBlocks) {
+    void *block = ::malloc(100);
+    jeff_free(block);
+    ::free(jeff_malloc(100));
+    EXPECT_GE(jeff_malloc_usable_size(block = ::strdup("text")), 5u);
+    jeff_free(block);
+}
+#endif
+
+} // namespace
