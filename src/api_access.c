@@ -242,10 +242,10 @@ void *rmtrylock(rmhandle_t handle) {
 static bool settle(const struct jf_home *home) {
     bool moved = false;
     if (home->fixed != NULL) {
-        jf_os_mutex_lock(&home->fixed->mutex);
+        jf_heap_lock(home->fixed);
         moved = jf_fixed_lower(home->fixed, home->index, &jf_api.readers, jf_api_reader());
         jf_api_follow_table(home->fixed);
-        jf_os_mutex_unlock(&home->fixed->mutex);
+        jf_heap_unlock(home->fixed);
     } else if (JF_HAS_GROWING) {
         struct jf_thread *thread = jf_thread_begin_change(jf_api.window);
         moved = jf_grow_settle_long(jf_api.window, home->index, &jf_api.readers, jf_api_reader());

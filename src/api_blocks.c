@@ -30,13 +30,15 @@ static void need_init(struct need *ret_need) {
 static void follow_table(struct jf_heap *heap) {
     if (!heap->fixed)
         return;
-    jf_os_mutex_lock(&heap->mutex);
+    jf_heap_lock(heap);
     jf_api_follow_table(heap);
-    jf_os_mutex_unlock(&heap->mutex);
+    jf_heap_unlock(heap);
 }
 
 static void compact_all(struct jf_heap *heap) {
     struct rm_compact_result result;
+    if (heap->fixed)
+        jf_slide_again(heap);
     for (unsigned i = 0; i < BUSY_TRIES; i++) {
         rm_compact_status status = jf_compact(heap, &jf_api.readers, jf_api_reader(), 0, &result);
         /* Without a limit only another thread's compaction can end this one before its time. */
@@ -54,9 +56,9 @@ static bool purge_one(struct jf_heap *heap, unsigned priority) {
         jf_thread_end_change(thread);
         return emptied;
     }
-    jf_os_mutex_lock(&heap->mutex);
+    jf_heap_lock(heap);
     bool purged = jf_fixed_purge_one(heap, priority, &jf_api.readers, jf_api_reader());
-    jf_os_mutex_unlock(&heap->mutex);
+    jf_heap_unlock(heap);
     return purged;
 }
 
@@ -65,7 +67,8 @@ static bool purge_one(struct jf_heap *heap, unsigned priority) {
 static bool purge_batch(struct jf_heap *heap, struct need *need) {
     unsigned purged = 0;
     while (purged < need->batch && need->priority <= RM_PURGE_PRIORITY_MAX) {
-        if (purge_one(heap, need->priority))
+        uint32_t marks = __atomic_load_n(&heap->purge_marks, __ATOMIC_RELAXED);
+        if ((marks >> need->priority & 1) != 0 && purge_one(heap, need->priority))
             purged++;
         else
             need->priority++;
@@ -105,7 +108,7 @@ static bool make_room(struct jf_heap *heap, size_t size, struct need *need) {
 static rmhandle_t try_fixed(struct jf_heap *heap, size_t size, unsigned align_log2, bool zero) {
     struct jf_space *space = heap->space;
     rmhandle_t handle = NULL;
-    jf_os_mutex_lock(&heap->mutex);
+    jf_heap_lock(heap);
     uint32_t index = jf_fixed_allocate(heap, size, align_log2);
     if (index != 0) {
         jf_word word = jf_word_load(jf_space_entry(space, index));
@@ -114,7 +117,7 @@ static rmhandle_t try_fixed(struct jf_heap *heap, size_t size, unsigned align_lo
             jf_mark_fill((void *)jf_space_address(space, word), 0, size);
     }
     jf_api_follow_table(heap);
-    jf_os_mutex_unlock(&heap->mutex);
+    jf_heap_unlock(heap);
     return handle;
 }
 
@@ -246,7 +249,7 @@ rmhandle_t rmaligned_alloc(size_t alignment, size_t size) {
 static enum jf_access free_fixed(const struct jf_home *home, rmhandle_t handle) {
     struct jf_heap *heap = home->fixed;
     jf_word word;
-    jf_os_mutex_lock(&heap->mutex);
+    jf_heap_lock(heap);
     enum jf_access access = jf_access_free(home->space, home->index, handle, &word);
     if (access == JF_ACCESS_OK) {
         if (jf_entry_state(word) != JF_ENTRY_PURGED)
@@ -254,7 +257,7 @@ static enum jf_access free_fixed(const struct jf_home *home, rmhandle_t handle) 
         jf_fixed_release_entry(heap, home->index);
         jf_api_follow_table(heap);
     }
-    jf_os_mutex_unlock(&heap->mutex);
+    jf_heap_unlock(heap);
     return access;
 }
 
@@ -356,16 +359,20 @@ static enum jf_api_resized try_resize(const struct jf_home *home, rmhandle_t han
         jf_thread_end_change(thread);
         return outcome;
     }
-    jf_os_mutex_lock(&home->fixed->mutex);
+    jf_heap_lock(home->fixed);
     outcome = resize_claimed(home, handle, resizing, ret_heap);
     jf_api_follow_table(home->fixed);
-    jf_os_mutex_unlock(&home->fixed->mutex);
+    jf_heap_unlock(home->fixed);
     return outcome;
 }
 
 /* The block is locked. Another thread may be resizing it where it lies, so the header's other fields
  * may change meanwhile. */
 static void set_priority(const struct jf_home *home, uintptr_t payload, unsigned priority) {
+    struct jf_heap *heap =
+        home->fixed != NULL ? home->fixed : jf_grow_heap_at(jf_api.window, payload);
+    if (priority != 0)
+        __atomic_fetch_or(&heap->purge_marks, 1u << priority, __ATOMIC_RELAXED);
     if (home->fixed == NULL && JF_HAS_GROWING) {
         struct jf_large *large = jf_grow_large_at(jf_api.window, payload);
         if (large != NULL) {
@@ -468,10 +475,10 @@ size_t rmsize(rmhandle_t handle) {
         return 0;
     }
     if (home.fixed != NULL)
-        jf_os_mutex_lock(&home.fixed->mutex);
+        jf_heap_lock(home.fixed);
     enum jf_access access = read_size(&home, handle, &size);
     if (home.fixed != NULL)
-        jf_os_mutex_unlock(&home.fixed->mutex);
+        jf_heap_unlock(home.fixed);
     if (access == JF_ACCESS_OK)
         return size;
     if (access != JF_ACCESS_PURGED)
@@ -512,11 +519,11 @@ static rmhandle_t handle_in_window(const struct jf_window *window, uintptr_t pay
 
 static rmhandle_t handle_in_fixed(struct jf_heap *heap, uintptr_t payload) {
     rmhandle_t handle = NULL;
-    jf_os_mutex_lock(&heap->mutex);
+    jf_heap_lock(heap);
     if (payload - JF_HEADER_SIZE >= heap->u.fixed_part.start && payload < heap->space->table)
         handle = locked_handle(heap->space, index_before(payload), jf_space_entries(heap->space),
                                payload);
-    jf_os_mutex_unlock(&heap->mutex);
+    jf_heap_unlock(heap);
     return handle;
 }
 

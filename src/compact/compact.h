@@ -44,6 +44,9 @@ rm_compact_status jf_compact(struct jf_heap *heap, struct jf_readers *readers,
 
 /* slide.c: a fixed heap. Sets result fields; returns the status. */
 rm_compact_status jf_slide(struct jf_compaction *compaction);
+/* Lets the next slide look at every block, also where no locked block that is watched was unlocked: memory has
+ * run out. Takes the heap's mutex. */
+void jf_slide_again(struct jf_heap *heap);
 
 /* evacuate.c: a growing heap. */
 rm_compact_status jf_evacuate(struct jf_compaction *compaction);

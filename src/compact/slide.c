@@ -12,6 +12,8 @@ enum {
     STEP_ENTRIES = 256,    /* entries of the table looked at in a step */
     POCKET_FACTOR = 8,     /* cost of looking for a hole below, in blocks looked at */
     CYCLES_MAX = 3,        /* slides in one call: more than one when others free meanwhile */
+    YIELDS_MAX = 256,      /* to a thread that waits for the mutex */
+    RETRY_CALLS = 16,      /* one of so many slides again for locked blocks that are not watched */
 };
 
 /* What a step works on: [cursor, end). */
@@ -130,6 +132,7 @@ static void keep_witness(struct jf_fixed *fixed, uint32_t index, size_t gain) {
     if (place < JF_WITNESSES) {
         fixed->witness_count++;
     } else {
+        fixed->unwitnessed++;
         place = 0;
         for (uint32_t i = 1; i < JF_WITNESSES; i++) {
             if (fixed->witness_gain[i] < fixed->witness_gain[place])
@@ -347,7 +350,7 @@ static void begin(struct jf_heap *heap) {
     fixed->sliding = true;
     fixed->changed = fixed->retry = fixed->pocketed = false;
     fixed->pinned = fixed->too_large = 0;
-    fixed->witness_count = 0;
+    fixed->witness_count = fixed->unwitnessed = 0;
     fixed->cursor = fixed->lowest;
     fixed->lowest_next = jf_fixed_last(heap);
 }
@@ -358,6 +361,9 @@ static bool worth_sliding(struct jf_compaction *compaction, bool first_cycle) {
     bool worth = fixed->changed || (first_cycle && fixed->retry);
     for (uint32_t i = 0; i < fixed->witness_count && first_cycle; i++)
         worth |= !is_locked(compaction->heap, fixed->witness[i]);
+    /* of the others nobody knows: at times it is found out */
+    if (fixed->unwitnessed != 0 && first_cycle && compaction->budget.total_ns != 0)
+        worth |= compaction->heap->calls % RETRY_CALLS == 0;
     if (fixed->too_large != 0 && first_cycle)
         worth |= jf_budget_could_ever_afford(&compaction->budget,
                                              jf_budget_move_ns(fixed->too_large, 1));
@@ -384,6 +390,18 @@ static rm_compact_status verdict(struct jf_compaction *compaction) {
     return fixed->too_large != 0 && dead != 0 ? RM_COMPACT_NOT_WORTH : RM_COMPACT_DONE;
 }
 
+/* Who waits for the mutex has to be woken first: by then this thread would have taken it again. */
+static void let_others_go_first(struct jf_heap *heap) {
+    uint32_t waiting = __atomic_load_n(&heap->waiting, __ATOMIC_RELAXED);
+    for (unsigned i = 0; i < YIELDS_MAX && waiting != 0; i++) {
+        jf_os_yield();
+        uint32_t now = __atomic_load_n(&heap->waiting, __ATOMIC_RELAXED);
+        if (now < waiting)
+            return;
+        waiting = now;
+    }
+}
+
 /* One step under the mutex, which is let go before the program's callback is called. */
 static bool step(struct jf_compaction *compaction, bool first_step) {
     struct jf_heap *heap = compaction->heap;
@@ -395,8 +413,17 @@ static bool step(struct jf_compaction *compaction, bool first_step) {
         compaction->result.bytes_released += grown - tail;
     jf_os_mutex_unlock(&heap->mutex);
     jf_moved_report(&compaction->moved, heap);
+    let_others_go_first(heap);
     jf_os_mutex_lock(&heap->mutex);
     return done;
+}
+
+void jf_slide_again(struct jf_heap *heap) {
+    struct jf_fixed *fixed = jf_fixed_part(heap);
+    jf_heap_lock(heap);
+    if (fixed->unwitnessed != 0)
+        fixed->retry = true;
+    jf_heap_unlock(heap);
 }
 
 rm_compact_status jf_slide(struct jf_compaction *compaction) {

@@ -27,8 +27,8 @@ static enum jf_access judge(jf_word word, rmhandle_t handle) {
 /* Lets whoever has the entry RESIZING go on. In a fixed heap that is done under its mutex. */
 static void wait_for_resizer(struct jf_heap *fixed_heap) {
     if (fixed_heap != NULL) {
-        jf_os_mutex_lock(&fixed_heap->mutex);
-        jf_os_mutex_unlock(&fixed_heap->mutex);
+        jf_heap_lock(fixed_heap);
+        jf_heap_unlock(fixed_heap);
     } else {
         jf_os_yield();
     }

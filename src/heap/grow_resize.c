@@ -277,8 +277,8 @@ static bool purge_region(struct jf_window *window, struct jf_region *region, uns
 static bool purge_list(struct jf_window *window, struct jf_region *list, unsigned priority,
                        const struct reading *reading) {
     bool purged = false;
-    for (; list != NULL; list = list->next)
-        purged |= purge_region(window, list, priority, reading);
+    for (; list != NULL && !purged; list = list->next)
+        purged = purge_region(window, list, priority, reading);
     return purged;
 }
 

@@ -301,6 +301,7 @@ struct jf_fixed {
     uint32_t witness_count;
     uint32_t witness[JF_WITNESSES]; /* entries locked in the last slide, those with most to gain */
     size_t witness_gain[JF_WITNESSES]; /* bytes of the hole before each */
+    uint32_t unwitnessed;              /* other locked blocks met in the last slide */
     size_t pinned; /* hole bytes that locked blocks kept in the last complete slide */
     size_t
         too_large; /* stride of the smallest block whose move was too long for the budget; 0 = none */
@@ -316,6 +317,8 @@ struct jf_heap {
     bool is_default;
     uint32_t allocations; /* counts towards the scramble period */
     uint64_t scramble_state;
+    uint32_t waiting;     /* fixed: threads that wait for the mutex */
+    uint32_t purge_marks; /* bit p: a block was marked with purge priority p */
     jf_word compactions, blocks_moved, bytes_moved, bytes_released, moves_aborted;
     uint32_t calls; /* number of the compaction call, for regions settled in it */
     union {
@@ -324,6 +327,19 @@ struct jf_heap {
     } u;
     struct jf_space own_space; /* fixed */
 };
+
+/* A fixed heap's mutex. A slide, which takes it step after step, lets those go first that wait. */
+static inline void jf_heap_lock(struct jf_heap *heap) {
+    if (jf_os_mutex_trylock(&heap->mutex))
+        return;
+    __atomic_fetch_add(&heap->waiting, 1, __ATOMIC_RELAXED);
+    jf_os_mutex_lock(&heap->mutex);
+    __atomic_fetch_sub(&heap->waiting, 1, __ATOMIC_RELAXED);
+}
+
+static inline void jf_heap_unlock(struct jf_heap *heap) {
+    jf_os_mutex_unlock(&heap->mutex);
+}
 
 /* ------------------------------------------------------------------------------------- walking */
 
