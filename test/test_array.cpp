@@ -413,6 +413,42 @@ TEST(GrowingArray, LargeArrayGrowsWhereItLies) {
     rmarray_destroy(array);
 }
 
+// Every second of many neighbours is freed; the others grow into their places, those in a region that the thread
+// still fills excepted.
+TEST(GrowingArray, SmallArrayGrowsIntoItsDeadNeighbour) {
+    ProfileHeap heap(Profile::growing);
+    std::vector<rmarray_t> arrays;
+    rm_array_options options;
+    rmarray_options_init(&options);
+    options.capacity = 1000;
+    options.growth = RM_GROWTH_EXACT;
+    for (int i = 0; i < 10000; i++)
+        arrays.push_back(rmarray_create(heap.get(), 1, &options));
+    for (size_t i = 1; i < arrays.size(); i += 2)
+        rmarray_destroy(arrays[i]);
+    size_t in_place = 0;
+    for (size_t i = 0; i < arrays.size(); i += 2) {
+        uintptr_t before = address_of(arrays[i]);
+        ASSERT_EQ(0, rmarray_resize(arrays[i], 900));
+        memset(rmarray_lock(arrays[i]), static_cast<int>(i % 251), 900);
+        rmarray_unlock(arrays[i]);
+        ASSERT_EQ(0, rmarray_resize(arrays[i], 1500));
+        in_place += address_of(arrays[i]) == before;
+    }
+    EXPECT_GT(in_place, arrays.size() / 2 * 7 / 10);
+    heap.expect_sound();
+    for (size_t i = 0; i < arrays.size(); i += 2) {
+        std::vector<char> expected(900, static_cast<char>(i % 251));
+        ASSERT_EQ(0, memcmp(rmarray_lock(arrays[i]), expected.data(), 900));
+        rmarray_unlock(arrays[i]);
+    }
+    rmheap_compact_us(heap.get(), 0, nullptr);
+    heap.expect_sound();
+    for (size_t i = 0; i < arrays.size(); i += 2)
+        rmarray_destroy(arrays[i]);
+    EXPECT_EQ(0u, heap.blocks());
+}
+
 TEST(GrowingArray, WillGrowReservesAddressSpaceAndNoMemory) {
     ProfileHeap heap(Profile::growing);
     rm_array_options options;

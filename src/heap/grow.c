@@ -321,7 +321,7 @@ static rmhandle_t malloc_large(struct jf_thread *thread, struct jf_heap *heap, s
                                unsigned align_log2, bool zero) {
     struct jf_window *window = thread->window;
     bool is_zero;
-    struct jf_large *large = jf_large_create(heap, size, 0, align_log2, &is_zero);
+    struct jf_large *large = jf_large_create(heap, size, 0, align_log2, 0, &is_zero);
     if (large == NULL)
         return NULL;
     if (zero && !is_zero)

@@ -93,19 +93,75 @@ static bool grow_at_bump(struct jf_thread *thread, const struct place *old, size
     return done;
 }
 
+/* End of the holes and dead blocks that begin at `at`. */
+static uintptr_t dead_end(const struct jf_region *region, uintptr_t at, uintptr_t enough) {
+    struct jf_step step;
+    while (at < enough && at < jf_region_last(region) && jf_block_step(at, &step) && step.hole)
+        at += step.stride;
+    return at;
+}
+
+/* A block grows into what is dead behind it, in a region that nobody has. */
+static bool grow_into_dead(struct jf_window *window, const struct place *old, size_t stride,
+                           size_t size) {
+    uintptr_t at = old->payload - JF_HEADER_SIZE;
+    uintptr_t end = at + jf_header_stride(old->header);
+    uintptr_t new_end = at + stride;
+    struct jf_region *region = jf_arena_owner(window->arena, at);
+    /* a first look without the mutex, which most blocks have no use for */
+    if (new_end > jf_region_last(region) || jf_header_is_block(jf_header_load(end)))
+        return false;
+    jf_os_mutex_lock(&window->mutex);
+    bool done = region->state == JF_REGION_LISTED;
+    uintptr_t hole_end = done ? dead_end(region, end, new_end) : 0;
+    uintptr_t touched = new_end + JF_HEADER_SIZE < region->end ? new_end + JF_HEADER_SIZE : new_end;
+    done = done && hole_end >= new_end && jf_region_commit(region, end, touched, 0);
+    if (done) {
+        if (hole_end > new_end)
+            jf_header_store(new_end, jf_header_hole(hole_end - new_end));
+        jf_header_store(at, jf_header_make(jf_header_index(old->header), stride,
+                                           (unsigned)(stride - JF_HEADER_SIZE - size),
+                                           old->align_log2, jf_header_kind(old->header)));
+        jf_region_add(region, (uint32_t)(new_end - end), 0);
+        jf_region_set_state(region, JF_REGION_LISTED);
+    }
+    jf_os_mutex_unlock(&window->mutex);
+    return done;
+}
+
+/* A chunk for the block, with its contents; NULL when there is no memory. Where the limit forbids to have both it
+ * may still be that the pages can move over. */
+static struct jf_large *replace_by_large(struct jf_window *window, const struct place *old,
+                                         size_t size, size_t room) {
+    size_t keep = old->size < size ? old->size : size;
+    struct jf_large *large = jf_large_create(old->heap, size, room, old->align_log2, 0, NULL);
+    bool must_move = large == NULL && old->large != NULL;
+    if (must_move)
+        large =
+            jf_large_create(old->heap, size, room, old->align_log2, old->large->committed, NULL);
+    if (large == NULL)
+        return NULL;
+    if (old->large != NULL && jf_large_move(old->large, large))
+        return large;
+    if (must_move) {
+        jf_large_destroy(window, large);
+        return NULL;
+    }
+    if (keep != 0)
+        jf_mark_copy((void *)large->address, (const void *)old->payload, keep);
+    return large;
+}
+
 /* New memory for the block, contents copied, entry LIVE there. */
 static bool replace(struct jf_window *window, struct jf_thread *thread, uint32_t index,
                     const struct place *old, size_t size, size_t stride, size_t room) {
     size_t keep = old->size < size ? old->size : size;
-    const void *source = (const void *)old->payload;
     if (stride >= JF_LARGE_MIN || room >= JF_LARGE_MIN || old->align_log2 > JF_PAGE_SHIFT) {
-        struct jf_large *large = jf_large_create(old->heap, size, room, old->align_log2, NULL);
+        struct jf_large *large = replace_by_large(window, old, size, room);
         if (large == NULL)
             return false;
         large->index = index;
         large->priority = old->priority;
-        if (keep != 0 && (old->large == NULL || !jf_large_move(old->large, large)))
-            jf_mark_copy((void *)large->address, source, keep);
         set_live(window, index, large->address);
         return true;
     }
@@ -115,7 +171,7 @@ static bool replace(struct jf_window *window, struct jf_thread *thread, uint32_t
     jf_header_store(at, jf_header_make(index, stride, (unsigned)(stride - JF_HEADER_SIZE - size),
                                        old->align_log2, JF_KIND_BLOCK | old->priority));
     if (keep != 0)
-        jf_mark_copy((void *)(at + JF_HEADER_SIZE), source, keep);
+        jf_mark_copy((void *)(at + JF_HEADER_SIZE), (const void *)old->payload, keep);
     set_live(window, index, at + JF_HEADER_SIZE);
     jf_thread_leave(thread);
     return true;
@@ -142,7 +198,8 @@ bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, size_
         size_t now = jf_header_stride(old.header);
         if (stride <= now)
             shrink_in_region(window, &old, stride, size);
-        if (stride <= now || grow_at_bump(thread, &old, stride, size)) {
+        if (stride <= now || grow_at_bump(thread, &old, stride, size) ||
+            grow_into_dead(window, &old, stride, size)) {
             set_live(window, index, old.payload);
             return true;
         }

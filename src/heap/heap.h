@@ -504,9 +504,10 @@ uintptr_t jf_grow_place(struct jf_thread *thread, struct jf_heap *heap, size_t s
                         unsigned align_log2);
 
 /* large.c: a block with a chunk of its own and no entry yet; NULL when there is no memory. The chunk has
- * `room` bytes of address space if that is more than the size and can be had. */
+ * `room` bytes of address space if that is more than the size and can be had. `over` bytes above the heap's limit are
+ * tolerated. */
 struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, size_t room,
-                                 unsigned align_log2, bool *ret_zero);
+                                 unsigned align_log2, size_t over, bool *ret_zero);
 void jf_large_destroy(struct jf_window *window, struct jf_large *large);
 /* Gives `to`, which is not smaller, the contents of `from` by moving its pages, so that they are never held
  * twice; `from` has no memory then. False, and nothing changed, for small blocks, where the system cannot, and

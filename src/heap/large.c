@@ -55,13 +55,13 @@ static bool take_chunk(struct jf_arena *arena, struct jf_large *large, size_t ro
 }
 
 struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, size_t room,
-                                 unsigned align_log2, bool *ret_zero) {
+                                 unsigned align_log2, size_t over, bool *ret_zero) {
     struct jf_window *window = heap->u.grow.window;
     unsigned order;
     if (!chunk_order(size, align_log2, &order))
         return NULL;
     size_t committed = whole_pages(size);
-    if (!jf_heap_commit(heap, committed, 0))
+    if (!jf_heap_commit(heap, committed, over))
         return NULL;
     struct jf_large *large = jf_arena_meta_alloc(window->arena, sizeof *large);
     if (large == NULL)
