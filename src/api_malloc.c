@@ -1,9 +1,12 @@
 /* The prefixed calls of the malloc facade, and how it is put on the process's arena. */
 #include "api.h"
 #include "malloc/fast.h"
+#include "malloc/figures.h"
 #include "malloc/standard.h"
 
 #include <jeff/malloc.h>
+
+#include <string.h>
 
 static const char *explain(uintptr_t address);
 static bool start(void);
@@ -107,4 +110,31 @@ int jeff_malloc_trim(size_t pad) {
     jf_os_mutex_unlock(&jf_malloc.mutex);
     given += jf_arena_purge(jf_malloc.arena, 0, 0);
     return given != 0;
+}
+
+void jeff_malloc_take_figures(struct jeff_malloc_figures *ret_figures) {
+    struct jf_figures figures;
+    jf_figures_take(&figures);
+    struct jeff_malloc_figures all = {
+        .struct_size = ret_figures->struct_size,
+        .blocks = figures.blocks,
+        .used = figures.used,
+        .cached = figures.cached,
+        .free = figures.free,
+        .huge_blocks = figures.huge_blocks,
+        .huge = figures.huge,
+        .kept = figures.kept,
+        .threads = figures.threads,
+    };
+    size_t size = ret_figures->struct_size;
+    memcpy(ret_figures, &all, size < sizeof all ? size : sizeof all);
+}
+
+static void print_line(void *context, const char *line) {
+    (void)context;
+    jf_os_print_line(line);
+}
+
+void jeff_malloc_stats(void) {
+    jf_figures_print(JF_FIGURES_TEXT, print_line, NULL);
 }

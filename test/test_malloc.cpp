@@ -5,9 +5,12 @@
 #include "support/malloc_calls.hpp"
 
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <set>
+#include <string>
 #include <vector>
 
 #include <sys/mman.h>
@@ -279,7 +282,77 @@ TEST(MallocTrim, GivesBackWhatIsFree) {
     EXPECT_EQ(0, resident[0] & 1);
 }
 
+TEST(MallocFigures, FollowWhatIsAllocatedAndFreed) {
+    auto figures = [] {
+        struct jeff_malloc_figures taken;
+        taken.struct_size = sizeof taken;
+        jeff_malloc_take_figures(&taken);
+        return taken;
+    };
+    struct jeff_malloc_figures before = figures();
+    std::vector<void *> blocks;
+    blocks.reserve(1000);
+    for (int i = 0; i < 1000; i++)
+        blocks.push_back(CALL(malloc)(1024));
+    void *huge = CALL(malloc)(10000000);
+    struct jeff_malloc_figures after = figures();
+    EXPECT_EQ(before.huge_blocks + 1, after.huge_blocks);
+    EXPECT_GE(after.huge, before.huge + 10000000);
+    EXPECT_GE(after.blocks, before.blocks + 1001);
+    EXPECT_LE(after.blocks, before.blocks + 1010);
+    EXPECT_GE(after.used, before.used + 1024000 + 10000000);
+    EXPECT_GE(after.threads, 1u);
+    for (void *block : blocks)
+        CALL(free)(block);
+    CALL(free)(huge);
+    struct jeff_malloc_figures last = figures();
+    EXPECT_LE(last.blocks, before.blocks + 10);
+    EXPECT_EQ(before.huge, last.huge);
+    EXPECT_GE(last.cached + last.free + last.kept, before.cached);
+}
+
+TEST(MallocFigures, AreFilledInAsFarAsTheCallersStructGoes) {
+    struct jeff_malloc_figures figures;
+    std::memset(&figures, 0x77, sizeof figures);
+    figures.struct_size = offsetof(struct jeff_malloc_figures, used);
+    jeff_malloc_take_figures(&figures);
+    EXPECT_EQ(0x77u, figures.used & 0xff);
+    EXPECT_EQ(offsetof(struct jeff_malloc_figures, used), figures.struct_size);
+}
+
+TEST(MallocStats, PrintsLinesOfTextToStandardError) {
+    void *block = CALL(malloc)(100);
+    testing::internal::CaptureStderr();
+    CALL(malloc_stats)();
+    std::string text = testing::internal::GetCapturedStderr();
+    EXPECT_NE(std::string::npos, text.find("jeff: malloc: used_bytes "));
+    CALL(free)(block);
+}
+
 #if defined(JF_TEST_STANDARD_NAMES)
+TEST(Mallinfo, HasTheFiguresInTheFieldsOfTheCLibrary) {
+    void *block = ::malloc(3000000);
+    struct mallinfo2 info = mallinfo2();
+    EXPECT_GE(info.hblks, 1u);
+    EXPECT_GE(info.hblkhd, 3000000u);
+    EXPECT_GE(info.uordblks, 3000000u);
+    ::free(block);
+    EXPECT_EQ(info.hblks - 1, mallinfo2().hblks);
+    EXPECT_EQ(1, mallopt(M_MMAP_THRESHOLD, 1000));
+}
+
+TEST(MallocInfo, WritesXml) {
+    char *text = nullptr;
+    size_t length = 0;
+    FILE *file = open_memstream(&text, &length);
+    ASSERT_EQ(0, malloc_info(0, file));
+    EXPECT_EQ(EINVAL, malloc_info(1, file));
+    std::fclose(file);
+    EXPECT_EQ(0u, std::string(text).find("<malloc version=\"1\">"));
+    EXPECT_NE(std::string::npos, std::string(text).find("name=\"used_bytes\" value=\""));
+    ::free(text);
+}
+
 TEST(Names, BothFamiliesServeTheSameBlocks) {
     void *block = ::malloc(100);
     jeff_free(block);

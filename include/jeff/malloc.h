@@ -64,6 +64,24 @@ RM_API size_t jeff_malloc_usable_size(const void *pointer);
  * blocks behind handles. */
 RM_API int jeff_malloc_trim(size_t pad);
 
+/* Figures of the facade, of the whole process; other threads may change them meanwhile. */
+struct jeff_malloc_figures {
+    size_t struct_size;
+    size_t blocks;            /* in use */
+    size_t used;              /* bytes in them */
+    size_t cached;            /* bytes of free blocks that threads keep at hand */
+    size_t free;              /* bytes of other free blocks */
+    size_t huge_blocks, huge; /* of those in use: with memory of their own */
+    size_t kept;              /* bytes that nobody uses and that were not given back yet */
+    size_t threads;           /* that have blocks at hand */
+};
+
+/* Fills in as much of the struct as its `struct_size`, set by the caller, says. */
+RM_API void jeff_malloc_take_figures(struct jeff_malloc_figures *ret_figures);
+
+/* Prints them to standard error. */
+RM_API void jeff_malloc_stats(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -141,15 +141,10 @@ void *jf_malloc_zeroed(size_t count, size_t size) {
     bool zero = false;
     if (!jf_bits_multiply(count, size, &bytes))
         return or_errno(NULL);
-    void *pointer = NULL;
-    if (mode() != 0) {
-        pointer = allocate_watched(1, bytes, &zero);
-    } else {
-        if (bytes <= JF_SMALL_MAX)
-            pointer = jf_fast_take(jf_cache_front, bytes);
-        if (pointer == NULL)
-            pointer = allocate(bytes, 0, &zero);
-    }
+    void *pointer = bytes <= JF_SMALL_MAX ? jf_fast_take(jf_cache_front, bytes) : NULL;
+    if (RM_LIKELY(pointer != NULL))
+        return memset(pointer, 0, bytes);
+    pointer = mode() != 0 ? allocate_watched(1, bytes, &zero) : allocate(bytes, 0, &zero);
     if (pointer != NULL && !zero)
         memset(pointer, 0, bytes);
     return or_errno(pointer);
@@ -199,9 +194,35 @@ static void *resize_watched(const struct found *found, void *pointer, size_t siz
     return copy;
 }
 
+/* From one small cell to another with what is at hand; NULL when that does not do. */
+static void *resize_small(void *pointer, size_t size) {
+    struct jf_cache *cache = jf_cache_front;
+    size_t units = jf_malloc_units();
+    size_t unit = ((uintptr_t)pointer - jf_malloc.base) >> JF_UNIT_SHIFT;
+    if (size - 1 >= JF_SMALL_MAX || unit >= units || cache == &jf_cache_none)
+        return NULL;
+    uint64_t word = jf_map_word(unit);
+    if (!jf_map_is_cell(word, (uintptr_t)pointer) || jf_cell_is_free(pointer))
+        return NULL;
+    size_t from = word >> JF_MAP_BIN_SHIFT;
+    size_t to = jf_bin_of[(size + 15) / 16];
+    if (from == to)
+        return pointer;
+    void *copy = jf_fast_take(cache, size);
+    if (copy == NULL)
+        return NULL;
+    size_t old_size = jf_class_size((unsigned)(from / sizeof(struct jf_bin)));
+    memcpy(copy, pointer, size < old_size ? size : old_size);
+    jf_fast_free(pointer, "realloc");
+    return copy;
+}
+
 void *jf_malloc_resize(void *pointer, size_t size) {
     if (pointer == NULL)
         return jf_fast_malloc_bytes(size);
+    void *small = resize_small(pointer, size);
+    if (RM_LIKELY(small != NULL))
+        return small;
     if (size == 0) {
         jf_fast_free(pointer, "realloc");
         return NULL;

@@ -69,6 +69,11 @@ static struct jf_segment *new_segment(void) {
     segment->used = 0;
     segment->dirty = zero ? 0 : ALL_UNITS;
     jf_malloc.segment_count++;
+    segment->all_previous = NULL;
+    segment->all_next = jf_malloc.all_segments;
+    if (segment->all_next != NULL)
+        segment->all_next->all_previous = segment;
+    jf_malloc.all_segments = segment;
     list_segment(segment);
     jf_malloc.dirty_units += (size_t)__builtin_popcount(segment->dirty);
     jf_malloc.empty_segments++;
@@ -80,6 +85,12 @@ static void end_segment(struct jf_segment *segment) {
     size_t dirty = 0;
     if (segment->dirty != 0)
         dirty = (size_t)(jf_bits_log2(segment->dirty) + 1) << JF_UNIT_SHIFT;
+    if (segment->all_previous != NULL)
+        segment->all_previous->all_next = segment->all_next;
+    else
+        jf_malloc.all_segments = segment->all_next;
+    if (segment->all_next != NULL)
+        segment->all_next->all_previous = segment->all_previous;
     unlist_segment(segment);
     jf_malloc.dirty_units -= (size_t)__builtin_popcount(segment->dirty);
     jf_malloc.empty_segments--;

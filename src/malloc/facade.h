@@ -100,6 +100,7 @@ struct jf_segment {
     uint32_t dirty; /* units that may hold memory, of those not used */
     bool listed;
     struct jf_segment *next, *previous; /* those with free units */
+    struct jf_segment *all_next, *all_previous;
 };
 
 /* Descriptor of a huge block, the owner of its chunk. The block's owner changes it. */
@@ -133,8 +134,9 @@ struct jf_malloc {
     uint64_t handed_over;          /* huge blocks moved page by page; atomic */
 
     jf_mutex mutex __attribute__((aligned(64))); /* the central mutex */
-    struct jf_segment *segments;                 /* with free units */
-    struct jf_segment *free_segments;            /* descriptors to reuse */
+    struct jf_segment *all_segments;
+    struct jf_segment *segments;      /* with free units */
+    struct jf_segment *free_segments; /* descriptors to reuse */
     struct jf_span *free_spans;
     struct jf_cache *caches;
     struct jf_cache *orphanage;
