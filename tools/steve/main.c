@@ -66,7 +66,7 @@ int steve_parse_number(const char *option, const char *text, uint64_t minimum, u
     return 0;
 }
 
-int steve_find_file(const char *name, char *ret_path, size_t size) {
+bool steve_has_file(const char *name, char *ret_path, size_t size) {
     char self[4096];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
     if (length > 0) {
@@ -76,10 +76,14 @@ int steve_find_file(const char *name, char *ret_path, size_t size) {
             *slash = '\0';
         if ((size_t)snprintf(ret_path, size, "%s/%s", self, name) < size &&
             access(ret_path, R_OK) == 0)
-            return 0;
+            return true;
     }
-    if ((size_t)snprintf(ret_path, size, "%s/%s", STEVE_INSTALL_DIR, name) < size &&
-        access(ret_path, R_OK) == 0)
+    return (size_t)snprintf(ret_path, size, "%s/%s", STEVE_INSTALL_DIR, name) < size &&
+           access(ret_path, R_OK) == 0;
+}
+
+int steve_find_file(const char *name, char *ret_path, size_t size) {
+    if (steve_has_file(name, ret_path, size))
         return 0;
     steve_complain("cannot find %s beside the program or in %s", name, STEVE_INSTALL_DIR);
     return -1;

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "record_accesses.h"
 #include "record_session.h"
 #include "steve.h"
 
@@ -28,6 +29,9 @@
     "      --children      record the processes COMMAND starts as well, each in FILE.PID;\n"       \
     "                      without this, only the first process is recorded. A program that\n"     \
     "                      it replaces itself with (exec) belongs to the same trace.\n"            \
+    "      --accesses      record the memory it reads and writes as well, under Valgrind: many\n"  \
+    "                      times slower. Without --children and for x86-64 only\n"                 \
+    "      --stacks=N      with --accesses: N frames of the call stack of each allocation\n"       \
     "      --no-compress   store the trace as it is\n"                                             \
     "  -q, --quiet         no summary on standard error\n"                                         \
     "  -h, --help          this text\n"                                                            \
@@ -51,6 +55,8 @@ struct recorder {
     bool children;
     bool compress;
     bool quiet;
+    bool accesses;
+    uint64_t stacks;
     char control_path[128];
     struct record_control *control;
     uint32_t rings_seen;
@@ -424,11 +430,13 @@ static int follow_program(struct recorder *recorder) {
 /* --- The command. */
 
 static int parse_arguments(struct recorder *recorder, int argc, char **argv) {
-    enum { CHILDREN = 256, NO_COMPRESS };
+    enum { CHILDREN = 256, NO_COMPRESS, ACCESSES, STACKS };
     static const struct option options[] = {
         {"output", required_argument, NULL, 'o'},
         {"children", no_argument, NULL, CHILDREN},
         {"no-compress", no_argument, NULL, NO_COMPRESS},
+        {"accesses", no_argument, NULL, ACCESSES},
+        {"stacks", required_argument, NULL, STACKS},
         {"quiet", no_argument, NULL, 'q'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
@@ -441,6 +449,11 @@ static int parse_arguments(struct recorder *recorder, int argc, char **argv) {
             recorder->children = true;
         else if (option == NO_COMPRESS)
             recorder->compress = false;
+        else if (option == ACCESSES)
+            recorder->accesses = true;
+        else if (option == STACKS &&
+                 steve_parse_number("--stacks", optarg, 0, TRACE_STACK_MAX, &recorder->stacks) == 0)
+            continue;
         else if (option == 'q')
             recorder->quiet = true;
         else if (option == 'h') {
@@ -451,6 +464,11 @@ static int parse_arguments(struct recorder *recorder, int argc, char **argv) {
         }
     }
     recorder->command = argv + optind;
+    if ((recorder->accesses && recorder->children) ||
+        (recorder->stacks != 0 && !recorder->accesses)) {
+        steve_complain("--stacks needs --accesses, and --children cannot be with it");
+        return STEVE_USAGE;
+    }
     if (recorder->output == NULL || recorder->command[0] == NULL) {
         steve_complain("record needs %s; see 'steve record --help'",
                        recorder->output == NULL ? "an output file (-o FILE)" : "a command to run");
@@ -469,6 +487,26 @@ static int exit_status(const struct recorder *recorder, int wait_status) {
     return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
 }
 
+/* Under Valgrind. */
+static int record_with_accesses(struct recorder *recorder) {
+    struct access_options options = {.command = recorder->command,
+                                     .stacks = (unsigned)recorder->stacks,
+                                     .compress = recorder->compress};
+    struct trace_totals totals = {0};
+    if (ftruncate(recorder->output_descriptor, 0) != 0 && errno != EINVAL) {
+        steve_complain("cannot write %s: %s", recorder->output, strerror(errno));
+        return STEVE_RECORDER;
+    }
+    int status = record_accesses(&options, recorder->output_descriptor, recorder->output, &totals);
+    if (totals.events != 0 && !recorder->quiet) {
+        print_summary(recorder->output, &totals);
+        steve_complain("%s: %llu reads and %llu writes in %llu runs", recorder->output,
+                       (unsigned long long)totals.reads, (unsigned long long)totals.writes,
+                       (unsigned long long)totals.access_runs);
+    }
+    return status;
+}
+
 int steve_record(int argc, char **argv) {
     struct recorder recorder = {.compress = true, .output_descriptor = -1};
     int status = parse_arguments(&recorder, argc, argv);
@@ -480,6 +518,8 @@ int steve_record(int argc, char **argv) {
         steve_complain("cannot write %s: %s", recorder.output, strerror(errno));
         return STEVE_RECORDER;
     }
+    if (recorder.accesses)
+        return record_with_accesses(&recorder);
     if (create_control(&recorder) != 0)
         return STEVE_RECORDER;
     status = start_program(&recorder);

@@ -2,6 +2,7 @@
 #ifndef STEVE_STEVE_H
 #define STEVE_STEVE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,8 @@ int steve_parse_number(const char *option, const char *text, uint64_t minimum, u
 /* Path of a file that belongs to steve: beside the program itself, or where it is installed. 0, or
  * -1 after a complaint when it is in neither place. */
 int steve_find_file(const char *name, char *ret_path, size_t size);
+
+bool steve_has_file(const char *name, char *ret_path, size_t size); /* without complaint */
 
 /* A number of bytes for people: "17", "4.2 KiB", "1.0 GiB". Returns `ret_text`. */
 enum { STEVE_BYTES_TEXT = 24 };

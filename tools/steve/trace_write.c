@@ -135,32 +135,38 @@ int trace_writer_flush(struct trace_writer *writer, struct trace_error *error) {
                        error);
 }
 
-/* The operands of an event that older readers skip, after their length. */
-static uint8_t *put_skippable(struct trace_writer *writer, uint8_t *to,
-                              const struct trace_event *event) {
+static uint8_t *put_frames(uint8_t *to, const struct trace_event *event) {
     uint8_t operands[OPERANDS_MAX];
     uint8_t *at = operands;
-    if (event->op == TRACE_STACK) {
-        uint64_t last = 0;
-        for (uint32_t i = 0; i < event->frame_count && i < TRACE_STACK_MAX; i++) {
-            at = trace_put_varint(at, trace_zigzag((int64_t)(event->frames[i] - last)));
-            last = event->frames[i];
-        }
-    } else {
-        int64_t step = (int64_t)event->block - (int64_t)writer->last_used;
-        at = trace_put_varint(at, trace_zigzag(step));
-        writer->last_used = event->block;
-    }
-    if (event->op == TRACE_ACCESS) {
-        at = trace_put_varint(at, event->reads);
-        at = trace_put_varint(at, event->writes);
-        at = trace_put_varint(at, event->offset);
-        at = trace_put_varint(at, event->size);
+    uint64_t last = 0;
+    for (uint32_t i = 0; i < event->frame_count && i < TRACE_STACK_MAX; i++) {
+        at = trace_put_varint(at, trace_zigzag((int64_t)(event->frames[i] - last)));
+        last = event->frames[i];
     }
     size_t size = (size_t)(at - operands);
     to = trace_put_varint(to, size);
     memcpy(to, operands, size);
     return to + size;
+}
+
+/* The operands of an event that older readers skip, after their length. Without a stack they are
+ * five numbers at most, and their length one byte. */
+static uint8_t *put_skippable(struct trace_writer *writer, uint8_t *to,
+                              const struct trace_event *event) {
+    if (event->op == TRACE_STACK)
+        return put_frames(to, event);
+    uint8_t *length = to++;
+    int64_t step = (int64_t)event->block - (int64_t)writer->last_used;
+    to = trace_put_varint(to, trace_zigzag(step));
+    writer->last_used = event->block;
+    if (event->op == TRACE_ACCESS) {
+        to = trace_put_varint(to, event->reads);
+        to = trace_put_varint(to, event->writes);
+        to = trace_put_varint(to, event->offset);
+        to = trace_put_varint(to, event->size);
+    }
+    *length = (uint8_t)(to - length - 1);
+    return to;
 }
 
 /* The operands of the first version's operations. */
