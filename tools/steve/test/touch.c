@@ -7,6 +7,9 @@
 
 #include "../../steve-valgrind/hand_locks.h"
 
+/* What is loaded is used, or Valgrind drops the loads. */
+static volatile uint64_t sum;
+
 static void *touch_in_thread(void *unused) {
     volatile char *block = malloc(5555);
     for (int i = 0; i < 50; i++)
@@ -21,8 +24,6 @@ int main(int argc, char **argv) {
     char on_stack[64];
     volatile char *stack = on_stack;
     pthread_t thread;
-    /* Used, or Valgrind drops the loads. */
-    volatile uint64_t sum = 0;
     for (int i = 0; i < 777; i++)
         first[i] = (char)i;
     for (int i = 0; i < 1001; i++)
