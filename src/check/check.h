@@ -24,7 +24,8 @@ int jf_visit(struct jf_heap *heap, rm_visit_fn *visit, void *context);
 
 /* Moves every block that is not locked and not dereferenced in an open read section to another place,
  * in an order drawn from heap->scramble_state, and fills what it vacates with JF_SCRAMBLE_BYTE. A block
- * for which there is no room elsewhere stays. Calls the heap's moved callback afterwards, without locks.
+ * for which there is no room elsewhere stays; in a growing heap the rest does while another thread moves
+ * blocks. Calls the heap's moved callback afterwards, without locks.
  * `own_reader` is the calling thread's read section, may be NULL. O(blocks and their bytes). No lock
  * held by the caller. */
 void jf_scramble(struct jf_heap *heap, struct jf_readers *readers,

@@ -308,7 +308,9 @@ static void scramble_growing(struct scrambling *scrambling) {
     struct jf_heap *heap = scrambling->heap;
     while (scrambling->left > 0) {
         struct trade trades[BATCH];
-        jf_os_mutex_lock(&heap->compacting);
+        /* who has it moves blocks, for as long as it likes: no allocation waits for that */
+        if (!jf_os_mutex_trylock(&heap->compacting))
+            return;
         unsigned count = mark_batch(scrambling, trades);
         bool quiet = jf_readers_quiet(scrambling->readers, scrambling->own_reader,
                                       heap->u.grow.window->fence_all);
