@@ -414,6 +414,61 @@ TEST_F(Pool, MemoryRefusedAtEveryPointChangesNothing) {
     }
 }
 
+// Every call of a pool's life, with the nth request for memory refused, once or from there on. Gives how many
+// elements there could be.
+size_t live_through_refusal(bool handles, unsigned nth, bool persistent) {
+    ProfileHeap heap(Profile::growing);
+    jf_arena *arena = reinterpret_cast<jf_heap *>(heap.get())->u.grow.window->arena;
+    rm_pool_options options;
+    rmpool_options_init(&options);
+    options.flags = handles ? RM_POOL_HANDLES : 0;
+    jf_arena_refuse_calls(arena, nth, persistent);
+    errno = 0;
+    rmpool_t elements = rmpool_create(heap.get(), 5000, 100, &options);
+    EXPECT_TRUE(elements != nullptr || errno == ENOMEM);
+    std::vector<void *> all;
+    for (int i = 0; i < 500 && elements != nullptr; i++) {
+        errno = 0;
+        void *element =
+            handles ? static_cast<void *>(rmpool_alloc_handle(elements)) : rmpool_alloc(elements);
+        EXPECT_TRUE(element != nullptr || errno == ENOMEM);
+        if (element != nullptr)
+            all.push_back(element);
+    }
+    heap.expect_sound();
+    for (size_t i = 0; i < all.size(); i++)
+        if (i % 3 != 0 && handles)
+            rmpool_free_handle(elements, static_cast<rmhandle_t>(all[i]));
+        else if (i % 3 != 0)
+            rmpool_free(elements, all[i]);
+    rm_compact_result result;
+    rmpool_compact(elements, 0, &result);
+    heap.expect_sound();
+    jf_arena_refuse_calls(arena, 0, false);
+    if (elements != nullptr) {
+        rm_pool_stats figures;
+        rmpool_stats(elements, &figures);
+        EXPECT_EQ((all.size() + 2) / 3, figures.elements);
+    }
+    rmpool_destroy(elements);
+    heap.expect_sound();
+    return all.size();
+}
+
+TEST_F(Pool, EveryCallIsSoundWhicheverRequestForMemoryIsRefused) {
+    for (bool handles : {false, true}) {
+        size_t least = SIZE_MAX, most = 0;
+        for (unsigned nth = 1; nth <= 25; nth++) {
+            live_through_refusal(handles, nth, false);
+            size_t count = live_through_refusal(handles, nth, true);
+            least = std::min(least, count);
+            most = std::max(most, count);
+        }
+        EXPECT_EQ(0u, least) << "the first request";
+        EXPECT_EQ(500u, most) << "none is left to be refused";
+    }
+}
+
 TEST_F(Pool, Rule15BlockThatMiscountsItsElements) {
     rmpool_t elements = pool(64);
     void *element = rmpool_alloc(elements);

@@ -281,6 +281,8 @@ RM_API int rmarray_stats(rmarray_t array, struct rm_array_stats *ret_stats);
 #define RM_TYPED_ static inline
 #endif
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): types and names cannot stand in parentheses */
+
 /* Declares `name`, an array of `type`, a struct of its own so that the compiler tells it from all others,
  * and the calls above as name_push(array, value) and so on, which take and give values and pointers of
  * `type` only. To be used at file scope, once for each name:
@@ -395,6 +397,8 @@ RM_API int rmarray_stats(rmarray_t array, struct rm_array_stats *ret_stats);
         return rmarray_search(list.array, key, compare);                                           \
     }                                                                                              \
     struct name##_declared_
+
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #ifdef __cplusplus
 }

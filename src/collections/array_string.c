@@ -30,6 +30,7 @@ int rmarray_append_string(rmarray_t string, const char *text) {
 static int print(const struct jf_array *open, const char *format, va_list arguments) {
     va_list again;
     va_copy(again, arguments);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it does not know va_copy */
     int count = vsnprintf((char *)open->elements + open->length,
                           jf_array_capacity(open) - open->length + 1, format, again);
     va_end(again);

@@ -129,11 +129,18 @@ static bool grow_into_dead(struct jf_window *window, const struct place *old, si
     return done;
 }
 
+/* Bytes of contents that the new size keeps. */
+static size_t kept(const struct place *old, size_t size) {
+    if (old->payload == 0)
+        return 0;
+    return old->size < size ? old->size : size;
+}
+
 /* A chunk for the block, with its contents; NULL when there is no memory. Where the limit forbids to have both it
  * may still be that the pages can move over. */
 static struct jf_large *replace_by_large(struct jf_window *window, const struct place *old,
                                          size_t size, size_t room) {
-    size_t keep = old->size < size ? old->size : size;
+    size_t keep = kept(old, size);
     struct jf_large *large = jf_large_create(old->heap, size, room, old->align_log2, 0, NULL);
     bool must_move = large == NULL && old->large != NULL;
     if (must_move)
@@ -155,7 +162,7 @@ static struct jf_large *replace_by_large(struct jf_window *window, const struct 
 /* New memory for the block, contents copied, entry LIVE there. */
 static bool replace(struct jf_window *window, struct jf_thread *thread, uint32_t index,
                     const struct place *old, size_t size, size_t stride, size_t room) {
-    size_t keep = old->size < size ? old->size : size;
+    size_t keep = kept(old, size);
     if (stride >= JF_LARGE_MIN || room >= JF_LARGE_MIN || old->align_log2 > JF_PAGE_SHIFT) {
         struct jf_large *large = replace_by_large(window, old, size, room);
         if (large == NULL)
@@ -279,7 +286,7 @@ bool jf_grow_settle_long(struct jf_window *window, uint32_t index, struct jf_rea
     struct place old = find_place(window, index);
     uintptr_t at = 0;
     jf_os_mutex_lock(&window->mutex);
-    if (old.large == NULL &&
+    if (old.large == NULL && old.payload != 0 &&
         jf_arena_owner(window->arena, old.payload) != old.heap->u.grow.long_local.region)
         at = place_long(old.heap, jf_header_stride(old.header), old.align_log2);
     if (at != 0) {

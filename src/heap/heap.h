@@ -225,6 +225,7 @@ struct jf_window {
     struct jf_pool *pools;              /* of all heaps */
     struct jf_pool_block *pool_blocks;  /* descriptors to reuse */
     uint32_t forking;                   /* nobody may begin a change */
+    uint32_t page_moves;                /* of large blocks, in all: jf_large_move */
     bool fence_all; /* the system has a fence on all threads; else threads fence themselves */
 };
 

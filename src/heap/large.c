@@ -5,7 +5,8 @@
 
 enum {
     TRIM_KEEP = 2 * 1024 * 1024, /* shrinking by less than this keeps the chunk's order */
-    MOVE_MIN = 512 * 1024,       /* from here up pages change places instead of being copied */
+    MOVE_MIN = 512 * 1024,       /* from here up pages change places instead of being copied, */
+    MOVES_MAX = 8192, /* so often: each may split a mapping, of which there may be 65530 */
 };
 
 static bool chunk_order(size_t size, unsigned align_log2, unsigned *ret_order) {
@@ -109,10 +110,14 @@ static void count_change(struct jf_large *large, size_t committed) {
 }
 
 bool jf_large_move(struct jf_large *from, struct jf_large *to) {
+    if (JF_MARK_ACTIVE || from->size < MOVE_MIN || from->size > to->size)
+        return false;
+    uint32_t *moves = &from->heap->u.grow.window->page_moves;
     size_t bytes = jf_bits_round_up(from->size, jf_os_page_size());
-    if (JF_MARK_ACTIVE || from->size < MOVE_MIN || from->size > to->size ||
+    if (__atomic_load_n(moves, __ATOMIC_RELAXED) >= MOVES_MAX ||
         !jf_os_move(from->address, to->address, bytes))
         return false;
+    __atomic_fetch_add(moves, 1, __ATOMIC_RELAXED);
     jf_heap_uncommit(from->heap, from->committed);
     count_change(from, 0);
     return true;
