@@ -19,6 +19,9 @@
     "malloc\n"                                                                                     \
     "  steve infer [OPTION]... [-o FILE] TRACE         where the program would hold locks\n"       \
     "  steve import --from=FORMAT -o FILE SOURCE       a trace from what another tool recorded\n"  \
+    "  steve report -o PAGE.html --trace=FILE --json=RESULTS   one HTML page of a replay\n"        \
+    "  steve digest FILE                               sizes, lifetimes, locks over time, as "     \
+    "JSON\n"                                                                                       \
     "  steve info FILE                                 what is in a trace\n"                       \
     "  steve dump [OPTION]... FILE                     every event of a trace as a line of text\n" \
     "  steve help [COMMAND]                            this text, or that of a command\n"          \
@@ -32,13 +35,9 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"record", steve_record},
-    {"import", steve_import},
-    {"infer", steve_infer},
-    {"replay", steve_replay},
-    {"info", steve_info},
-    {"dump", steve_dump},
-    {STEVE_WORKER_COMMAND, steve_replay_worker},
+    {"record", steve_record}, {"import", steve_import}, {"infer", steve_infer},
+    {"digest", steve_digest}, {"report", steve_report}, {"replay", steve_replay},
+    {"info", steve_info},     {"dump", steve_dump},     {STEVE_WORKER_COMMAND, steve_replay_worker},
 };
 
 void steve_complain(const char *format, ...) {
@@ -98,6 +97,31 @@ const char *steve_bytes_text(double bytes, char ret_text[STEVE_BYTES_TEXT]) {
     }
     snprintf(ret_text, STEVE_BYTES_TEXT, unit == 0 ? "%.0f %s" : "%.2f %s", bytes, units[unit]);
     return ret_text;
+}
+
+static const char *python(void) {
+    const char *chosen = getenv("STEVE_PYTHON");
+    return chosen != NULL ? chosen : STEVE_PYTHON;
+}
+
+int steve_report(int argc, char **argv) {
+    char script[4096], self[4096];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    char **arguments = calloc((size_t)argc + 3, sizeof *arguments);
+    if (length <= 0 || arguments == NULL ||
+        steve_find_file("steve-report", script, sizeof script) != 0)
+        return STEVE_FAILED;
+    self[length] = '\0';
+    char program[sizeof script];
+    snprintf(program, sizeof program, "%s", python());
+    arguments[0] = program;
+    arguments[1] = script;
+    arguments[2] = self;
+    memcpy(arguments + 3, argv + 1, (size_t)(argc - 1) * sizeof *arguments);
+    execvp(program, arguments);
+    steve_complain("cannot run %s: %s", program, strerror(errno));
+    free(arguments);
+    return STEVE_FAILED;
 }
 
 static int run_command(int argc, char **argv) {

@@ -23,6 +23,8 @@ int steve_info(int argc, char **argv);
 int steve_dump(int argc, char **argv);
 int steve_import(int argc, char **argv);
 int steve_infer(int argc, char **argv);
+int steve_digest(int argc, char **argv);
+int steve_report(int argc, char **argv);
 int steve_replay(int argc, char **argv);
 
 /* Not for people: one replay in a process of its own, started by steve_replay. */

@@ -45,6 +45,7 @@ int main(int argc, char **argv) {
         read(zero[0], read_into, 3000) != 20)
         return 1;
     read_into = realloc(read_into, 4444);
+    sum += (uintptr_t)read_into;
     if (pthread_create(&thread, NULL, touch_in_thread, NULL) != 0 ||
         pthread_join(thread, NULL) != 0)
         return 1;
