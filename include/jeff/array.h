@@ -292,6 +292,7 @@ RM_API int rmarray_stats(rmarray_t array, struct rm_array_stats *ret_stats);
  *     numbers list = numbers_create(NULL, NULL);
  *     numbers_push(list, 42);
  */
+/* NOLINTBEGIN(bugprone-macro-parentheses): a type's name takes none */
 #define RM_ARRAY_TYPE(name, type)                                                                  \
     typedef struct name {                                                                          \
         rmarray_t array;                                                                           \
@@ -397,6 +398,7 @@ RM_API int rmarray_stats(rmarray_t array, struct rm_array_stats *ret_stats);
         return rmarray_search(list.array, key, compare);                                           \
     }                                                                                              \
     struct name##_declared_
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 /* NOLINTEND(bugprone-macro-parentheses) */
 

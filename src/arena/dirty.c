@@ -191,7 +191,6 @@ static bool raise_one(const struct jf_arena *arena, struct jf_dirty_chunk *list,
                      jf_pieces_has(&arena->pieces, piece->unit ^ bit, piece->order);
         for (size_t j = 0; j < *count && !found; j++) {
             if (list[j].order == piece->order && list[j].unit == (piece->unit ^ bit)) {
-                found = true;
                 list[i > j ? j : i].unit &= ~bit;
                 list[i > j ? j : i].order++;
                 list[i > j ? i : j] = list[--*count];

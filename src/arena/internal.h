@@ -6,6 +6,7 @@
 
 #include "arena/pieces.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 
 enum {
@@ -23,8 +24,8 @@ enum {
     JF_MAP_DIRTY = 6,  /* in the dirty list, memory kept */
     JF_MAP_GIVING = 7, /* being given back by some thread, in no list */
 };
-_Static_assert((int)JF_ARENA_ORDERS <= (int)JF_MAP_ORDER_MASK, "an order fits the map");
-_Static_assert((int)JF_CHUNK_POOL < (int)JF_MAP_DIRTY, "kinds do not collide");
+static_assert((int)JF_ARENA_ORDERS <= (int)JF_MAP_ORDER_MASK, "an order fits the map");
+static_assert((int)JF_CHUNK_POOL < (int)JF_MAP_DIRTY, "kinds do not collide");
 
 struct jf_unit {
     _Atomic(void *) owner; /* valid for the first unit of a living chunk */
