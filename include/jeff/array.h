@@ -292,7 +292,6 @@ RM_API int rmarray_stats(rmarray_t array, struct rm_array_stats *ret_stats);
  *     numbers list = numbers_create(NULL, NULL);
  *     numbers_push(list, 42);
  */
-/* NOLINTBEGIN(bugprone-macro-parentheses): a type's name takes none */
 #define RM_ARRAY_TYPE(name, type)                                                                  \
     typedef struct name {                                                                          \
         rmarray_t array;                                                                           \
@@ -400,7 +399,6 @@ RM_API int rmarray_stats(rmarray_t array, struct rm_array_stats *ret_stats);
     struct name##_declared_
 /* NOLINTEND(bugprone-macro-parentheses) */
 
-/* NOLINTEND(bugprone-macro-parentheses) */
 
 #ifdef __cplusplus
 }
