@@ -156,7 +156,7 @@ static void add_latencies(struct replay_report *report, struct replay_result **r
 }
 
 /* The smallest heap in which the trace runs, to 1/256 of it. -1 when none up to 64 times the live
- * bytes is enough. */
+ * bytes is enough, or the allocator cannot be limited. */
 static int64_t find_smallest(struct replayer *replayer, struct replay_report *report) {
     enum { EXACT_SHARE = 256, LARGEST = 64, FLOOR = 64 << 10 };
     struct replay_options options = replayer->options;
@@ -178,7 +178,8 @@ static int64_t find_smallest(struct replayer *replayer, struct replay_report *re
             return -1;
         options.heap_bytes = high == 0 ? low * 2 : low + (high - low) / 2;
     }
-    return (int64_t)high;
+    /* Less than what is live: the allocator had mapped its memory before the limit was set. */
+    return high >= live ? (int64_t)high : -1;
 }
 
 static struct replay_report run_backend(struct replayer *replayer,

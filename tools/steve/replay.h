@@ -139,7 +139,8 @@ struct replay_result {
     uint64_t limit_raises;       /* POLICY_OUT_OF_MEMORY: how often the limit was too small */
     uint64_t pause_count;
     struct replay_percentiles pause_wall, pause_cpu;
-    double seconds; /* in operations, pauses not counted */
+    double seconds;     /* in operations, pauses not counted: wall clock */
+    double cpu_seconds; /* and this thread's use of the processor */
     struct replay_latency latency[KINDS];
     struct replay_pause pauses[REPLAY_PAUSES_MAX];
     struct replay_sample samples[REPLAY_SAMPLES_MAX];

@@ -196,12 +196,14 @@ static int run_round(struct replay *replay) {
     if (fill_batch(replay, operations_ahead(replay)) != 0)
         return -1;
     while (replay->batch_count > 0) {
+        uint64_t cpu = measure_cpu_ns();
         uint64_t start = measure_wall_ns();
         for (size_t i = 0; i < replay->batch_count; i++) {
             if (replay_event(replay, &replay->batch[i]) != 0)
                 return -1;
         }
         replay->elapsed_ns += measure_wall_ns() - start;
+        replay->cpu_ns += measure_cpu_ns() - cpu;
         replay->operations += replay->batch_operations;
         do_between(replay);
         if (fill_batch(replay, operations_ahead(replay)) != 0)
@@ -500,6 +502,7 @@ static void fill_result(struct replay *replay) {
     result->pause_wall = measure_percentiles(replay->pause_wall, pauses);
     result->pause_cpu = measure_percentiles(replay->pause_cpu, pauses);
     result->seconds = (double)replay->elapsed_ns / 1e9;
+    result->cpu_seconds = (double)replay->cpu_ns / 1e9;
     if (replay->histograms != NULL) {
         double tick_ns = latency_tick_ns();
         for (unsigned kind = 0; kind < KINDS; kind++)
@@ -542,6 +545,8 @@ int replay_run(const char *path, const struct replay_backend *backend, enum repl
     if (prepare(&replay) != 0 || run_measured(&replay) != 0)
         return -1;
     fill_result(&replay);
+    if (pass == REPLAY_FIT)
+        return 0;
     /* What is still there is checked, and freed. */
     if (options->rounds == 1) {
         replay.kept_capacity = (size_t)replay.live.live_blocks;

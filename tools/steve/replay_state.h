@@ -41,7 +41,7 @@ struct replay {
     uint64_t sample_every;
     uint64_t next_map;
     uint64_t map_every;
-    uint64_t elapsed_ns;
+    uint64_t elapsed_ns, cpu_ns;
     uint64_t time_us;   /* of the last event, over all rounds */
     uint64_t time_base; /* where the round began */
     uint64_t stop_event;

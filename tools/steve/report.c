@@ -363,8 +363,11 @@ static void json_results(FILE *stream, const struct replay_report *report) {
             speed->tidy_wall_us, speed->tidy_cpu_us, speed->pause_count);
     json_percentiles(stream, "pause_wall", &speed->pause_wall);
     json_percentiles(stream, "pause_cpu", &speed->pause_cpu);
-    fprintf(stream, "      \"operations_per_second\": %.0f,\n      \"repeats\": [",
-            per_second(speed));
+    fprintf(stream,
+            "      \"operations_per_second\": %.0f,\n      \"cpu_ns_per_operation\": %.2f,\n"
+            "      \"repeats\": [",
+            per_second(speed),
+            speed->operations != 0 ? speed->cpu_seconds * 1e9 / (double)speed->operations : 0);
     for (unsigned i = 0; i < report->repeats; i++)
         fprintf(stream, "%s%.0f", i == 0 ? "" : ", ", report->speeds[i]);
     fputs("],\n", stream);

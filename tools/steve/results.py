@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Writes the tables of the results page from what tools/subjects left: results.py FOLDER OUTPUT"""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+COLUMNS = ["allocator", "M operations/s", "p50 ns", "p99 ns", "p99.9 ns", "resident / live, average",
+           "peak MiB", "at the end MiB", "after all was given back MiB", "smallest heap MiB",
+           "longest pause, CPU \u00b5s"]
+SUBJECTS = ["sqlite3", "tar", "ls", "latex", "python3", "soffice", "redis-server"]
+
+
+def cells(each):
+    if each["failed"]:
+        return [each["name"], each["failure"]] + [""] * (len(COLUMNS) - 2)
+    live = each["live_average_bytes"]
+    speed = each["operations_per_second_mean"]
+    mib = [f"{each[key] / (1 << 20):.2f}" for key in
+           ("resident_peak_bytes", "resident_end_bytes", "resident_after_full_compaction_bytes")]
+    return [each["name"], f"{speed['mean'] / 1e6:.2f} \u00b1 {speed['half_width_95'] / 1e6:.2f}",
+            *(f"{each[key]['mean']:.0f}" for key in ("p50_ns", "p99_ns", "p999_ns")),
+            f"{each['resident_average_bytes'] / live:.2f}" if live else "-", *mib,
+            f"{each['smallest_heap_bytes'] / (1 << 20):.2f}" if "smallest_heap_bytes" in each else "-",
+            f"{each['pause_cpu']['max_us']:.0f}" if each["pauses"] else "-"]
+
+
+def table(rows):
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in rows:
+        for place, cell in enumerate(row):
+            lines.append(("   * - " if place == 0 else "     - ") + cell)
+    return lines + [""]
+
+
+def section(folder, subject):
+    results = json.loads((folder / f"{subject}.json").read_text())
+    info = {line[:24].strip(): line[24:] for line in (folder / f"{subject}.info").read_text().splitlines()}
+    good = next(each for each in results["allocators"] if not each["failed"])
+    command = "tools/subjects " + subject.replace("-accesses", " --accesses")
+    lines = [subject, "~" * len(subject), "",
+             f"``{command}``: {good['operations']} operations, {info['allocations']} allocations, "
+             f"{info['threads']} threads, {info['peak of live bytes'].split('(')[-1].rstrip(')')} live at the "
+             f"peak; an idle point every {results['idle_every']} operations, with {results['budget_us']} \u00b5s.", ""]
+    figures = folder / f"{subject}.infer"
+    if figures.exists() and subject.endswith("-accesses"):
+        lines += ["::", ""] + ["   " + line for line in figures.read_text().splitlines()] + [""]
+    return lines + table([COLUMNS] + [cells(each) for each in results["allocators"]])
+
+
+def where():
+    root = pathlib.Path(__file__).resolve().parent.parent.parent
+    commit = subprocess.run(["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True,
+                            text=True).stdout.strip()
+    names = [line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+             if line.startswith("model name")]
+    return (f"Printed by ``tools/subjects`` and ``tools/subjects --docs`` on {datetime.date.today()} at commit "
+            f"{commit}: {names[0] if names else platform.machine()}, {os.cpu_count()} cores, "
+            f"Linux {platform.release()}; load average {os.getloadavg()[0]:.1f}.")
+
+
+def main():
+    folder, output = map(pathlib.Path, sys.argv[1:3])
+    found = [name for subject in SUBJECTS for name in (subject, subject + "-accesses")
+             if (folder / f"{name}.json").exists()]
+    if not found:
+        sys.exit(f"results: there is nothing in {folder}; run tools/subjects first")
+    lines = [where(), ""]
+    for name in found:
+        lines += section(folder, name)
+    output.write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Measures what steve costs, and compares it with its targets.
+
+Usage: figures.py STEVE GENERATE [EVENTS]     (EVENTS of the long trace, 100 million by default)
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+REPEATS = 5
+QUERY = ("CREATE TABLE t(x, y); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE "
+         "i < {rows}) INSERT INTO t SELECT hex(randomblob(i % 100)), i FROM n; SELECT count(*) FROM t "
+         "WHERE x IN (SELECT x FROM t ORDER BY y DESC); DELETE FROM t WHERE rowid % 5 <> 0; VACUUM;")
+
+
+def wall(*command):
+    start = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.monotonic() - start
+
+
+def ratio(plain, measured):
+    """Median of the ratios of runs that follow each other: what else the machine does hits both."""
+    return statistics.median(wall(*measured) / wall(*plain) for _ in range(REPEATS))
+
+
+def peak_kib(*command):
+    """Most memory that a command and its children have resident."""
+    program = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, "
+               "stdout=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True,
+                          check=True)
+    return int(done.stdout)
+
+
+def show(subject, figure, target, reached):
+    print(f"{subject:<58} {figure:>16} {target:>10} {'yes' if reached else 'NO'}", flush=True)
+
+
+def main():
+    steve, generate = map(os.path.abspath, sys.argv[1:3])
+    events = int(sys.argv[3]) if len(sys.argv) > 3 else 100_000_000
+    print(f"{'subject':<58} {'measured':>16} {'target':>10} reached")
+    with tempfile.TemporaryDirectory(prefix="steve-figures-") as folder:
+        trace, figures = f"{folder}/trace", f"{folder}/figures"
+        if shutil.which("sqlite3"):
+            plain = ["sqlite3", ":memory:", QUERY.format(rows=150000)]
+            found = ratio(plain, [steve, "record", "-q", "-o", trace, "--", *plain])
+            show("recording allocations of sqlite3, times its own time", f"{found:.2f}", "<= 1.3",
+                 found <= 1.3)
+        if shutil.which("sqlite3") and shutil.which("valgrind"):
+            plain = ["sqlite3", ":memory:", QUERY.format(rows=12000)]
+            found = ratio(["valgrind", "-q", "--tool=none", *plain],
+                          [steve, "record", "--accesses", "-q", "-o", trace, "--", *plain])
+            show("recording accesses of sqlite3, times Valgrind's none", f"{found:.2f}", "<= 3",
+                 found <= 3)
+            subprocess.run([steve, "infer", f"--json={figures}", "-o", f"{folder}/locked", trace],
+                           check=True, stdout=subprocess.DEVNULL)
+            infer = json.loads(pathlib.Path(figures).read_text())
+            speed = infer["accesses"] / infer["seconds"] / 1e6
+            show("inferring locks, million accesses per second", f"{speed:.1f}", ">= 10", speed >= 10)
+        peaks = []
+        for count in [events // 100, events]:
+            subprocess.run([generate, str(count), trace], check=True)
+            peaks.append(peak_kib(steve, "replay", "-q", "-a", "ideal", "--repeat=1", "--samples=100",
+                                  "--idle-every=1000000", f"--json={figures}", trace))
+        replay = json.loads(pathlib.Path(figures).read_text())["allocators"][0]
+        overhead = replay["cpu_ns_per_operation"]
+        show("replay outside of the allocator, ns of CPU per operation", f"{overhead:.1f}", "< 20",
+             overhead < 20)
+        show(f"memory of a replay of {events // 1_000_000} million events, times that of 1 %",
+             f"{peaks[1] / peaks[0]:.3f}", "<= 1.05", peaks[1] <= 1.05 * peaks[0])
+
+
+if __name__ == "__main__":
+    main()
