@@ -101,7 +101,7 @@ Values append_realloc(const Peer &peer) {
 
 /* --------------------------------------------------------------------- strings */
 
-enum { PIECE_MOST = 64, APPENDS_EACH = 16, DESTROYED_IN = 64 };
+enum { PIECE_MOST = 64, APPENDS_EACH = 16, DESTROYED_IN = 64, STRING_REPEATS = 3 };
 
 size_t string_count() {
     return bench::quick() ? 100000 : 1000000;
@@ -296,13 +296,16 @@ void add() {
     bench::add_child("append/will_grow", [] { return append_cursor(RM_ARRAY_WILL_GROW); });
     bench::add_child("append/push", append_push);
     bench::add_child("append/vector", append_vector);
-    bench::add_child("strings/jeff", [] { return strings_jeff(0); });
-    bench::add_child("strings/temporary", [] { return strings_jeff(RM_ARRAY_TEMPORARY); });
+    auto add_strings = [](const std::string &name, std::function<Values()> work) {
+        bench::add_child(name, std::move(work), STRING_REPEATS);
+    };
+    add_strings("strings/jeff", [] { return strings_jeff(0); });
+    add_strings("strings/temporary", [] { return strings_jeff(RM_ARRAY_TEMPORARY); });
     for (const Peer &peer : peers) {
         std::string name = peer.name;
         bench::add_child("append/" + name, [peer] { return append_realloc(peer); });
-        bench::add_child("strings/" + name, [peer] { return strings_realloc(peer, true); });
-        bench::add_child("exact/" + name, [peer] { return strings_realloc(peer, false); });
+        add_strings("strings/" + name, [peer] { return strings_realloc(peer, true); });
+        add_strings("exact/" + name, [peer] { return strings_realloc(peer, false); });
     }
     bench::add_loop("in order/jeff", [](auto &state) { access_locked(state, InOrder()); });
     bench::add_loop("in order/raw", [](auto &state) { access_raw(state, InOrder()); });

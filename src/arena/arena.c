@@ -6,6 +6,11 @@
 
 #include "base/mark.h"
 
+enum {
+    MOVE_MIN = 512 << 10, /* bytes from which on pages change places instead of being copied, */
+    MOVES_MAX = 4096,     /* so often: a process may have 65530 mappings */
+};
+
 static void write_map(struct jf_arena *arena, size_t first, size_t end, unsigned char byte) {
     for (size_t unit = first; unit < end; unit++) {
         atomic_store_explicit(&arena->map[unit], byte, memory_order_release);
@@ -169,6 +174,16 @@ done:
 
 static size_t head_of(size_t unit, unsigned order) {
     return unit & ~(((size_t)1 << order) - 1);
+}
+
+bool jf_arena_move(struct jf_arena *arena, uintptr_t from, uintptr_t to, size_t size) {
+    if (JF_MARK_ACTIVE || size < MOVE_MIN ||
+        atomic_load_explicit(&arena->moves, memory_order_relaxed) >= MOVES_MAX ||
+        !jf_os_move(from, to, jf_bits_round_up(size, jf_os_page_size()))) {
+        return false;
+    }
+    atomic_fetch_add_explicit(&arena->moves, 1, memory_order_relaxed);
+    return true;
 }
 
 struct jf_chunk jf_arena_find(const struct jf_arena *arena, uintptr_t address) {

@@ -78,6 +78,12 @@ bool jf_arena_extend(struct jf_arena *arena, uintptr_t address, unsigned new_ord
 void jf_arena_shrink(struct jf_arena *arena, uintptr_t address, unsigned new_order,
                      size_t dirty_size);
 
+/* Gives a chunk the first `size` bytes of another by moving the pages, so that they are never held twice; what it
+ * held there is lost, and the other reads as zero. False, and nothing has changed, for sizes that are copied more
+ * quickly, where the system cannot, where a memory debugger keeps book of addresses, and after a few thousand
+ * times, for each may split one of the process's mappings. */
+bool jf_arena_move(struct jf_arena *arena, uintptr_t from, uintptr_t to, size_t size);
+
 /* The chunk that holds `address`, any number; kind JF_CHUNK_NONE when there is none. Lock-free, O(1): safe
  * while other threads allocate and free other chunks. (While that very chunk is freed and allocated again,
  * kind and owner may be of different owners: no wild access, but no answer either.) */

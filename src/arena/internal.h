@@ -76,6 +76,7 @@ struct jf_arena {
     struct jf_refusal refuse_requests; /* for tests */
     struct jf_refusal refuse_calls;
     atomic_size_t dirty_bytes; /* written under the mutex */
+    atomic_uint moves;         /* times that pages changed places */
 
     /* Guarded by the mutex. */
     _Alignas(64) jf_mutex mutex;

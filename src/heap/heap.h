@@ -225,7 +225,6 @@ struct jf_window {
     struct jf_pool *pools;              /* of all heaps */
     struct jf_pool_block *pool_blocks;  /* descriptors to reuse */
     uint32_t forking;                   /* nobody may begin a change */
-    uint32_t page_moves;                /* of large blocks, in all: jf_large_move */
     bool fence_all; /* the system has a fence on all threads; else threads fence themselves */
 };
 
@@ -511,8 +510,7 @@ struct jf_large *jf_large_create(struct jf_heap *heap, size_t size, size_t room,
                                  unsigned align_log2, size_t over, bool *ret_zero);
 void jf_large_destroy(struct jf_window *window, struct jf_large *large);
 /* Gives `to`, which is not smaller, the contents of `from` by moving its pages, so that they are never held
- * twice; `from` has no memory then. False, and nothing changed, for small blocks, where the system cannot, and
- * where a memory debugger keeps book of addresses. */
+ * twice; `from` has no memory then. False, and nothing changed, when jf_arena_move will not. */
 bool jf_large_move(struct jf_large *from, struct jf_large *to);
 /* Changes the size where it lies; false when that cannot be. */
 bool jf_large_resize(struct jf_window *window, struct jf_large *large, size_t size);

@@ -110,14 +110,9 @@ static void count_change(struct jf_large *large, size_t committed) {
 }
 
 bool jf_large_move(struct jf_large *from, struct jf_large *to) {
-    if (JF_MARK_ACTIVE || from->size < MOVE_MIN || from->size > to->size)
+    struct jf_arena *arena = from->heap->u.grow.window->arena;
+    if (from->size > to->size || !jf_arena_move(arena, from->address, to->address, from->size))
         return false;
-    uint32_t *moves = &from->heap->u.grow.window->page_moves;
-    size_t bytes = jf_bits_round_up(from->size, jf_os_page_size());
-    if (__atomic_load_n(moves, __ATOMIC_RELAXED) >= MOVES_MAX ||
-        !jf_os_move(from->address, to->address, bytes))
-        return false;
-    __atomic_fetch_add(moves, 1, __ATOMIC_RELAXED);
     jf_heap_uncommit(from->heap, from->committed);
     count_change(from, 0);
     return true;

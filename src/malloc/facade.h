@@ -131,7 +131,6 @@ struct jf_malloc {
     bool shrunk; /* a cell was kept for a smaller size because there was no memory for another */
     uint64_t map_open[JF_MAP_STEPS / 64];
     size_t huge_bytes, huge_count; /* atomic */
-    uint64_t handed_over;          /* huge blocks moved page by page; atomic */
 
     jf_mutex mutex __attribute__((aligned(64))); /* the central mutex */
     struct jf_segment *all_segments;

@@ -5,11 +5,7 @@
 
 #include <string.h>
 
-enum {
-    GIVE_BACK_MIN = 64 << 10, /* a smaller rest is kept when a block shrinks */
-    MOVE_PAGES_MIN = 1 << 20, /* below, copying is cheaper than changing the page tables */
-    MOVED_MAX = 4096,         /* moves by page in a process: each may split the map of its memory */
-};
+enum { GIVE_BACK_MIN = 64 << 10 }; /* a smaller rest is kept when a block shrinks */
 
 static bool chunk_order(size_t bytes, unsigned *ret_order) {
     if (bytes > (size_t)1 << (JF_UNIT_SHIFT + JF_ARENA_ORDERS - 1))
@@ -116,17 +112,6 @@ bool jf_huge_resize(struct jf_huge *huge, size_t size) {
     return true;
 }
 
-/* Moves the pages instead of their contents where that is worth it. */
-static bool move_pages(uintptr_t from, uintptr_t to, size_t size) {
-    if (size < MOVE_PAGES_MIN ||
-        __atomic_load_n(&jf_malloc.handed_over, __ATOMIC_RELAXED) >= MOVED_MAX)
-        return false;
-    if (!jf_os_move(from, to, size))
-        return false;
-    __atomic_fetch_add(&jf_malloc.handed_over, 1, __ATOMIC_RELAXED);
-    return true;
-}
-
 void *jf_huge_move(struct jf_huge *huge, size_t size) {
     bool zero;
     size_t room;
@@ -137,7 +122,7 @@ void *jf_huge_move(struct jf_huge *huge, size_t size) {
     if (moved == NULL)
         return NULL;
     size_t dirty = huge->dirty;
-    if (move_pages(huge->address, (uintptr_t)moved, huge->size))
+    if (jf_arena_move(jf_malloc.arena, huge->address, (uintptr_t)moved, huge->size))
         dirty = dirty > huge->size ? dirty : 0;
     else
         memcpy(moved, (const void *)huge->address, huge->size);
