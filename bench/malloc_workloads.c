@@ -1,0 +1,285 @@
+/* Work for an allocator under the standard names, one workload for each run: bench/compare_malloc preloads
+ * the allocators one after the other. Prints nanoseconds of processor time per operation, or KiB.
+ *
+ * usage: malloc_workloads WORKLOAD [NUMBER...]
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+enum {
+    PAIRS = 4000000,
+    REPLACEMENTS = 2000000,
+    SIZE_LEAST = 16,
+    SIZES = 497, /* 16 to 512 bytes */
+    PARCELS = 2000000,
+    RING = 4096,
+    CHURN_THREADS = 40,
+    CHURN_BLOCKS = 1000,
+    CHURN_STEPS = 50000,
+    SHORT_THREADS = 10000,
+    SHORT_BLOCKS = 50,
+    GROW_ROUNDS = 5,
+    GROW_FIRST = 100000,
+    GROW_STEP = 50000,
+    FRAGMENT_BLOCKS = 1000000,
+    FRAGMENT_NEW = 100000,
+    THREADS_MAX = 8,
+};
+#define GROW_LAST ((size_t)64 << 20)
+
+static uint64_t next_random(uint64_t *state) {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+static size_t random_size(uint64_t *state) {
+    return SIZE_LEAST + next_random(state) % SIZES;
+}
+
+/* Of all threads, user and system. */
+static double processor_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
+}
+
+static void print(double from, double operations) {
+    printf("%.3f\n", (processor_ns() - from) / operations);
+}
+
+static void *get(size_t size) {
+    char *block = malloc(size);
+    if (block == NULL)
+        abort();
+    block[0] = 1;
+    return block;
+}
+
+static size_t argument(char **arguments, int count, int index) {
+    return index < count ? strtoull(arguments[index], NULL, 10) : 1;
+}
+
+/* ------------------------------------------------------------------------------------- one block */
+
+static void run_pair(size_t size) {
+    double from = 0;
+    for (int i = -PAIRS / 10; i < PAIRS; i++) {
+        if (i == 0)
+            from = processor_ns();
+        void *volatile block = malloc(size);
+        free(block);
+    }
+    print(from, PAIRS);
+}
+
+/* ------------------------------------------------------------------------------------- replacement */
+
+static size_t live;
+static pthread_barrier_t filled;
+
+static void *replace(void *seed) {
+    uint64_t state = 88172645463325252u + (uintptr_t)seed;
+    void **blocks = calloc(live, sizeof *blocks);
+    for (size_t i = 0; i < live; i++)
+        blocks[i] = get(random_size(&state));
+    pthread_barrier_wait(&filled);
+    for (int i = 0; i < REPLACEMENTS; i++) {
+        size_t at = next_random(&state) % live;
+        free(blocks[at]);
+        blocks[at] = get(random_size(&state));
+    }
+    pthread_barrier_wait(&filled);
+    for (size_t i = 0; i < live; i++)
+        free(blocks[i]);
+    free(blocks);
+    return NULL;
+}
+
+static void run_replace(size_t count, size_t threads) {
+    pthread_t all[THREADS_MAX];
+    threads = threads < THREADS_MAX ? threads : THREADS_MAX;
+    live = count;
+    pthread_barrier_init(&filled, NULL, (unsigned)threads + 1);
+    for (size_t i = 0; i < threads; i++)
+        pthread_create(&all[i], NULL, replace, (void *)i);
+    pthread_barrier_wait(&filled);
+    double from = processor_ns();
+    pthread_barrier_wait(&filled);
+    print(from, (double)REPLACEMENTS * (double)threads);
+    for (size_t i = 0; i < threads; i++)
+        pthread_join(all[i], NULL);
+}
+
+/* ------------------------------------------------------------------------------------- hand over */
+
+static _Atomic(void *) ring[RING];
+
+static void *produce(void *unused) {
+    uint64_t state = 12345;
+    for (size_t i = 0; i < PARCELS; i++) {
+        void *parcel = get(random_size(&state));
+        while (atomic_load_explicit(&ring[i % RING], memory_order_acquire) != NULL)
+            sched_yield();
+        atomic_store_explicit(&ring[i % RING], parcel, memory_order_release);
+    }
+    return unused;
+}
+
+static void *consume(void *unused) {
+    for (size_t i = 0; i < PARCELS; i++) {
+        void *parcel;
+        while ((parcel = atomic_load_explicit(&ring[i % RING], memory_order_acquire)) == NULL)
+            sched_yield();
+        atomic_store_explicit(&ring[i % RING], NULL, memory_order_release);
+        free(parcel);
+    }
+    return unused;
+}
+
+static void run_hand_over(void) {
+    pthread_t threads[2];
+    double from = processor_ns();
+    pthread_create(&threads[0], NULL, produce, NULL);
+    pthread_create(&threads[1], NULL, consume, NULL);
+    pthread_join(threads[0], NULL);
+    pthread_join(threads[1], NULL);
+    print(from, PARCELS);
+}
+
+/* ------------------------------------------------------------------------------------- many threads */
+
+/* Each thread goes on with the blocks of the one before (after Larson and Krishnan, 1998). */
+static void *churn(void *given) {
+    void **blocks = given;
+    uint64_t state = (uintptr_t)given | 1;
+    for (int i = 0; i < CHURN_STEPS; i++) {
+        size_t at = next_random(&state) % CHURN_BLOCKS;
+        free(blocks[at]);
+        blocks[at] = get(SIZE_LEAST + next_random(&state) % 1000);
+    }
+    return NULL;
+}
+
+static void run_churn(void) {
+    static void *blocks[2][CHURN_BLOCKS];
+    double from = processor_ns();
+    for (int i = 0; i < CHURN_THREADS / 2; i++) {
+        pthread_t threads[2];
+        for (int side = 0; side < 2; side++)
+            pthread_create(&threads[side], NULL, churn, blocks[side]);
+        for (int side = 0; side < 2; side++)
+            pthread_join(threads[side], NULL);
+    }
+    print(from, (double)CHURN_THREADS * CHURN_STEPS);
+}
+
+static void *live_shortly(void *unused) {
+    void *blocks[SHORT_BLOCKS];
+    for (size_t i = 0; i < SHORT_BLOCKS; i++)
+        blocks[i] = get(SIZE_LEAST + 20 * i);
+    for (size_t i = 0; i < SHORT_BLOCKS; i++)
+        free(blocks[i]);
+    return unused;
+}
+
+static void run_short_threads(void) {
+    double from = processor_ns();
+    for (int i = 0; i < SHORT_THREADS / 2; i++) {
+        pthread_t threads[2];
+        pthread_create(&threads[0], NULL, live_shortly, NULL);
+        pthread_create(&threads[1], NULL, live_shortly, NULL);
+        pthread_join(threads[0], NULL);
+        pthread_join(threads[1], NULL);
+    }
+    print(from, SHORT_THREADS);
+}
+
+/* ------------------------------------------------------------------------------------- large blocks */
+
+static void run_grow(void) {
+    double from = processor_ns();
+    for (int round = 0; round < GROW_ROUNDS; round++) {
+        char *block = NULL;
+        size_t before = 0;
+        for (size_t size = GROW_FIRST; size < GROW_LAST; size += size / 8 + GROW_STEP) {
+            block = realloc(block, size);
+            memset(block + before, 1, size - before);
+            before = size;
+        }
+        free(block);
+    }
+    print(from, GROW_ROUNDS);
+}
+
+/* ------------------------------------------------------------------------------------- what stays */
+
+static long resident_kib(void) {
+    long pages = 0;
+    long skipped;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (file == NULL || fscanf(file, "%ld %ld", &skipped, &pages) != 2)
+        abort();
+    fclose(file);
+    return pages * 4;
+}
+
+/* Nine tenths of many blocks are freed, then a few come again: with `mixed` one in 20 is larger. */
+static void run_fragment(size_t mixed) {
+    uint64_t state = 777;
+    void **blocks = calloc(FRAGMENT_BLOCKS, sizeof *blocks);
+    for (size_t i = 0; i < FRAGMENT_BLOCKS; i++) {
+        size_t size = random_size(&state);
+        if (mixed != 0 && next_random(&state) % 20 == 0)
+            size = SIZE_LEAST + next_random(&state) % 8000;
+        blocks[i] = malloc(size);
+        memset(blocks[i], 1, size);
+    }
+    for (size_t i = 0; i < FRAGMENT_BLOCKS; i++) {
+        if (next_random(&state) % 10 != 0) {
+            free(blocks[i]);
+            blocks[i] = NULL;
+        }
+    }
+    size_t added = 0;
+    for (size_t i = 0; i < FRAGMENT_BLOCKS && added < FRAGMENT_NEW; i++) {
+        if (blocks[i] == NULL) {
+            size_t size = random_size(&state);
+            blocks[i] = malloc(size);
+            memset(blocks[i], 1, size);
+            added++;
+        }
+    }
+    printf("%ld\n", resident_kib());
+}
+
+int main(int count, char **arguments) {
+    const char *name = count > 1 ? arguments[1] : "";
+    size_t first = argument(arguments, count, 2);
+    size_t second = argument(arguments, count, 3);
+    if (strcmp(name, "pair") == 0)
+        run_pair(first);
+    else if (strcmp(name, "replace") == 0)
+        run_replace(first, second);
+    else if (strcmp(name, "hand_over") == 0)
+        run_hand_over();
+    else if (strcmp(name, "churn") == 0)
+        run_churn();
+    else if (strcmp(name, "short_threads") == 0)
+        run_short_threads();
+    else if (strcmp(name, "grow") == 0)
+        run_grow();
+    else if (strcmp(name, "fragment") == 0)
+        run_fragment(first);
+    else
+        return 2;
+    return 0;
+}
