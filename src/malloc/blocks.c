@@ -45,7 +45,7 @@ static struct found find(const void *pointer, const char *call) {
             jf_malloc_report_pointer(call, pointer);
         if (offset / span->size >= jf_span_carved(span))
             jf_malloc_report(call, pointer, "it was never given out");
-        if (jf_cell_is_free(pointer))
+        if (span->states[offset / span->size] != JF_CELL_LIVE)
             jf_malloc_report(call, pointer, "it was freed before");
         found.number = span->number;
         found.size = span->size;
@@ -202,7 +202,9 @@ static void *resize_small(void *pointer, size_t size) {
     if (size - 1 >= JF_SMALL_MAX || unit >= units || cache == &jf_cache_none)
         return NULL;
     uint64_t word = jf_map_word(unit);
-    if (!jf_map_is_cell(word, (uintptr_t)pointer) || jf_cell_is_free(pointer))
+    bool exact;
+    uint32_t number = jf_map_divide(word, (uintptr_t)pointer, &exact);
+    if (!exact || jf_malloc.map[unit].states[number] != JF_CELL_LIVE)
         return NULL;
     size_t from = word >> JF_MAP_BIN_SHIFT;
     size_t to = jf_bin_of[(size + 15) / 16];

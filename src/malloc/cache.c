@@ -206,6 +206,11 @@ static void empty_inbox(struct jf_cache *cache) {
     send_chain(&chain);
 }
 
+static uint8_t *state_of(const void *cell) {
+    const struct jf_span *span = jf_central_span_at((uintptr_t)cell);
+    return &span->states[((uintptr_t)cell - span->start) / span->size];
+}
+
 void jf_cache_put(struct jf_cache *cache, unsigned number, void *cell) {
     struct jf_bin *bin = &cache->bins[number];
     begin(cache);
@@ -215,6 +220,7 @@ void jf_cache_put(struct jf_cache *cache, unsigned number, void *cell) {
             empty_inbox(cache);
         flush(cache, bin);
     }
+    *state_of(cell) = 0;
     put(bin, cell);
     end(cache);
 }
@@ -316,7 +322,6 @@ static void *pop(struct jf_bin *bin) {
     struct jf_cell *cell = bin->free;
     bin->free = follow(cell);
     bin->room++;
-    cell->check = 0;
     return cell;
 }
 
@@ -336,6 +341,8 @@ void *jf_cache_take(struct jf_cache *cache, unsigned number, bool *ret_zero) {
     void *cell = fresh;
     if (found && fresh == NULL)
         cell = pop(bin);
+    if (cell != NULL)
+        *state_of(cell) = JF_CELL_LIVE;
     end(cache);
     return cell;
 }
@@ -472,17 +479,19 @@ void jf_cache_trim(struct jf_cache *cache) {
 /* ------------------------------------------------------------------------------------- start, fork */
 
 static bool open_map(struct jf_arena *arena) {
-    size_t units = jf_arena_size(arena) >> JF_UNIT_SHIFT;
-    size_t size = jf_bits_round_up(units * sizeof(uint64_t), (size_t)1 << JF_MAP_STEP_SHIFT);
-    uintptr_t map = jf_os_reserve(2 * size, (size_t)1 << JF_MAP_STEP_SHIFT);
+    size_t units =
+        jf_bits_round_up(jf_arena_size(arena) >> JF_UNIT_SHIFT, (size_t)1 << JF_MAP_STEP_SHIFT);
+    size_t map_size = units * sizeof(struct jf_map_entry);
+    size_t size = map_size + units * sizeof(struct jf_span *);
+    uintptr_t map = jf_os_reserve(size, jf_os_page_size());
     if (map == 0)
         return false;
-    if (!jf_os_make_readable(map, 2 * size)) {
-        jf_os_release(map, 2 * size);
+    if (!jf_os_make_readable(map, size)) {
+        jf_os_release(map, size);
         return false;
     }
-    jf_malloc.map = (uint64_t *)map;
-    jf_malloc.spans = (struct jf_span **)(map + size);
+    jf_malloc.map = (struct jf_map_entry *)map;
+    jf_malloc.spans = (struct jf_span **)(map + map_size);
     return true;
 }
 

@@ -132,13 +132,15 @@ static struct jf_segment *find_segment(bool whole, uint32_t *ret_mask) {
 /* Makes the map writable for the units of a segment. */
 static bool open_map(uintptr_t address) {
     size_t unit = (address - jf_malloc.base) >> JF_UNIT_SHIFT;
-    size_t step = unit >> (JF_MAP_STEP_SHIFT - 3);
+    size_t step = unit >> JF_MAP_STEP_SHIFT;
     uint64_t bit = (uint64_t)1 << (step % 64);
     if ((jf_malloc.map_open[step / 64] & bit) != 0)
         return true;
-    size_t size = (size_t)1 << JF_MAP_STEP_SHIFT;
-    if (!jf_os_make_accessible((uintptr_t)jf_malloc.map + step * size, size) ||
-        !jf_os_make_accessible((uintptr_t)jf_malloc.spans + step * size, size))
+    size_t first = step << JF_MAP_STEP_SHIFT;
+    size_t count = (size_t)1 << JF_MAP_STEP_SHIFT;
+    if (!jf_os_make_accessible((uintptr_t)&jf_malloc.map[first], count * sizeof *jf_malloc.map) ||
+        !jf_os_make_accessible((uintptr_t)&jf_malloc.spans[first],
+                               count * sizeof(struct jf_span *)))
         return false;
     jf_malloc.map_open[step / 64] |= bit;
     return true;
@@ -155,27 +157,39 @@ static void write_map(uintptr_t address, size_t units, uint64_t word, struct jf_
     size_t first = (address - jf_malloc.base) >> JF_UNIT_SHIFT;
     for (size_t unit = first; unit < first + units; unit++) {
         __atomic_store_n(&jf_malloc.spans[unit], span, __ATOMIC_RELEASE);
-        __atomic_store_n(&jf_malloc.map[unit], word, __ATOMIC_RELEASE);
+        jf_malloc.map[unit].states = span != NULL ? span->states : NULL;
+        __atomic_store_n(&jf_malloc.map[unit].word, word, __ATOMIC_RELEASE);
     }
 }
 
-static struct jf_span *new_descriptor(void) {
+/* With a byte for each of `cells` cells. */
+static struct jf_span *new_descriptor(uint32_t cells) {
     struct jf_span *span = jf_malloc.free_spans;
     if (span != NULL)
         jf_malloc.free_spans = span->next;
     else
         span = jf_arena_meta_alloc(jf_malloc.arena, sizeof *span);
-    return span;
+    if (span == NULL)
+        return NULL;
+    *span = (struct jf_span){.states = jf_arena_meta_alloc(jf_malloc.arena, cells), .cells = cells};
+    if (span->states != NULL)
+        return span;
+    span->next = jf_malloc.free_spans;
+    jf_malloc.free_spans = span;
+    return NULL;
 }
 
 static void keep_descriptor(struct jf_span *span) {
+    jf_arena_meta_free(jf_malloc.arena, span->states, span->cells);
     span->next = jf_malloc.free_spans;
     jf_malloc.free_spans = span;
 }
 
 struct jf_span *jf_central_take(unsigned number) {
     bool whole = number > JF_CLASS_SMALL_LAST;
-    struct jf_span *span = new_descriptor();
+    size_t units = whole ? JF_SEGMENT_UNITS : 1;
+    uint32_t size = (uint32_t)jf_class_size(number);
+    struct jf_span *span = new_descriptor((uint32_t)((units << JF_UNIT_SHIFT) / size));
     uint32_t mask = 0;
     if (span == NULL)
         return NULL;
@@ -184,15 +198,10 @@ struct jf_span *jf_central_take(unsigned number) {
         keep_descriptor(span);
         return NULL;
     }
-    size_t units = whole ? JF_SEGMENT_UNITS : 1;
-    uint32_t size = (uint32_t)jf_class_size(number);
-    *span = (struct jf_span){
-        .start = segment->address + ((size_t)jf_bits_lowest(mask) << JF_UNIT_SHIFT),
-        .cells = (uint32_t)((units << JF_UNIT_SHIFT) / size),
-        .size = size,
-        .number = (uint16_t)number,
-        .zero = (segment->dirty & mask) == 0,
-    };
+    span->start = segment->address + ((size_t)jf_bits_lowest(mask) << JF_UNIT_SHIFT);
+    span->size = size;
+    span->number = (uint16_t)number;
+    span->zero = (segment->dirty & mask) == 0;
     begin_change(segment);
     segment->used |= mask;
     segment->dirty &= ~mask;

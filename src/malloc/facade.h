@@ -7,10 +7,11 @@
  *   malloc:  size -> class -> bin of the thread's cache -> cell
  *   free:    address -> unit -> its word in the map -> bin of the thread's cache, whoever got the cell
  *
- * A cell is  live (the program's), in a bin, in its span's free list, in an inbox, or never carved. Free
- * cells carry two words: `link`, the next one's address under a secret key, and `check`, the link under
- * another one. malloc compares the two, so a write to a freed cell is found before it does harm; free
- * compares them too, so a cell freed twice is found while it is free, wherever it lies.
+ * A cell is  live (the program's), in a bin, in its span's free list, in an inbox, or never carved. A byte
+ * for each cell, apart from it, says whether it is live: free looks there, so a cell freed twice is found as
+ * long as it is free, wherever it lies, and without waiting for the cell's own line. Free cells carry two
+ * words: `link`, the next one's address under a secret key, and `check`, the link under another one. malloc
+ * compares the two, so a write to a freed cell is found before it does harm.
  *
  * Every span is owned by one cache. The owner alone touches its free list. A bin that is full sends the
  * older half of its cells home: into the spans that the cache owns, and chains of the others with one
@@ -35,10 +36,19 @@ enum {
         4, /* as a region of the handle heap: each takes up the other's memory as it is */
     JF_SEGMENT_UNITS = 1 << JF_SEGMENT_ORDER,
     JF_MAP_BIN_SHIFT = 32,  /* map word: offset of the bin in the cache, above the reciprocal */
-    JF_MAP_STEP_SHIFT = 16, /* the map is made writable in steps of 64 KiB */
+    JF_MAP_STEP_SHIFT = 12, /* log2 of the units whose part of the map is made writable at once */
     JF_MAP_STEPS = 4096,
 };
 #define JF_SEGMENT_SIZE (JF_UNIT_SIZE << JF_SEGMENT_ORDER)
+
+/* What free has to know of a unit: all zero unless it is in a span. */
+struct jf_map_entry {
+    uint64_t
+        word; /* of small classes: the reciprocal of the cell size; the offset of the bin in a cache */
+    uint8_t *states; /* a byte for each cell of the span: JF_CELL_LIVE or 0 */
+};
+
+enum { JF_CELL_LIVE = 1 };
 
 /* What a free cell begins with. */
 struct jf_cell {
@@ -58,6 +68,7 @@ enum jf_span_place { JF_SPAN_NOWHERE, JF_SPAN_PARTIAL, JF_SPAN_FULL };
 struct jf_span {
     struct jf_cache *owner; /* read by anybody; changed by the owner or under the central mutex */
     struct jf_cell *free;
+    uint8_t *states; /* a byte for each cell */
     uintptr_t start;
     uint32_t free_count;
     uint32_t carved; /* cells that were ever given out, of the owner's; read by anybody */
@@ -119,8 +130,8 @@ enum jf_malloc_mode { JF_MODE_HARDENED = 1, JF_MODE_PROFILE = 2 };
  * not 0. */
 struct jf_malloc {
     uintptr_t base;
-    size_t units; /* of the window; 0 until the start */
-    uint64_t *map;
+    size_t units;             /* of the window; 0 until the start */
+    struct jf_map_entry *map; /* by unit */
     uintptr_t key;
     uintptr_t seal;
 

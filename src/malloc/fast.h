@@ -31,32 +31,32 @@ static inline bool jf_cell_is_free(const struct jf_cell *cell) {
     return (cell->link ^ cell->check) == jf_malloc.seal;
 }
 
-/* A word for each unit of the window, 0 unless it is a span of small cells: in the low half the cell
- * size's reciprocal in 2^-32ths, rounded up, above it the offset of the bin in a cache. */
+/* The word of a unit, 0 unless it is in a span: the offset of the bin in a cache, and for small cells in the
+ * low half the reciprocal of their size in 2^-32ths, rounded up, 0 for others. */
 static inline uint64_t jf_map_word(size_t unit) {
-    return __atomic_load_n(&jf_malloc.map[unit], __ATOMIC_RELAXED);
+    return __atomic_load_n(&jf_malloc.map[unit].word, __ATOMIC_RELAXED);
 }
 
-/* Whether an offset into a span is a multiple of the cell size (Lemire, Kaser, Kurz: "Faster remainder by
- * direct computation", 2019). Never with a reciprocal of 0. */
-static inline bool jf_map_is_cell(uint64_t word, uintptr_t address) {
-    uint32_t reciprocal = (uint32_t)word;
-    return (uint32_t)(address & (JF_UNIT_SIZE - 1)) * reciprocal < reciprocal;
+/* The number of a small cell in its span: a division by multiplication with the reciprocal, whose low half
+ * tells multiples (Lemire, Kaser, Kurz: "Faster remainder by direct computation", 2019). */
+static inline uint32_t jf_map_divide(uint64_t word, uintptr_t address, bool *ret_exact) {
+    uint64_t product = (address & (JF_UNIT_SIZE - 1)) * (uint32_t)word;
+    *ret_exact = (uint32_t)product < (uint32_t)word;
+    return (uint32_t)(product >> 32);
 }
 
 /* A small cell from the thread's bin, or NULL. */
 static inline void *jf_fast_take(struct jf_cache *cache, size_t size) {
     struct jf_bin *bin = jf_bin_at(cache, jf_bin_of[(size + 15) / 16]);
     struct jf_cell *cell = bin->free;
-    if (!RM_LIKELY(cell != NULL))
-        return NULL;
-    if (!RM_LIKELY(jf_cell_is_free(cell)))
+    if (!RM_LIKELY(cell != NULL && jf_cell_is_free(cell)))
         return NULL;
     bin->free = jf_cell_next(cell);
     bin->room++;
-    /* in this order: a child of fork may find the list at any moment of another thread */
-    __atomic_signal_fence(__ATOMIC_RELEASE);
-    cell->check = 0;
+    const struct jf_map_entry *entry =
+        &jf_malloc.map[((uintptr_t)cell - jf_malloc.base) >> JF_UNIT_SHIFT];
+    bool exact;
+    entry->states[jf_map_divide(entry->word, (uintptr_t)cell, &exact)] = JF_CELL_LIVE;
     return cell;
 }
 
@@ -74,13 +74,17 @@ static inline bool jf_fast_put(struct jf_cache *cache, void *pointer) {
     if (!RM_LIKELY(unit < units))
         return false;
     uint64_t word = jf_map_word(unit);
-    if (!RM_LIKELY(jf_map_is_cell(word, (uintptr_t)pointer)))
+    bool exact;
+    uint32_t number = jf_map_divide(word, (uintptr_t)pointer, &exact);
+    if (!RM_LIKELY(exact))
         return false;
+    uint8_t *state = &jf_malloc.map[unit].states[number];
     struct jf_bin *bin = jf_bin_at(cache, word >> JF_MAP_BIN_SHIFT);
     struct jf_cell *cell = pointer;
     uint32_t room = bin->room;
-    if (!RM_LIKELY(!jf_cell_is_free(cell) && room != 0))
+    if (!RM_LIKELY(*state == JF_CELL_LIVE && room != 0))
         return false;
+    *state = 0;
     bin->room = room - 1;
     jf_cell_link(cell, bin->free);
     __atomic_signal_fence(__ATOMIC_RELEASE);

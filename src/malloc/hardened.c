@@ -66,7 +66,8 @@ void *jf_quarantine_put(struct jf_cache *cache, void *cell, size_t whole) {
     struct jf_quarantine *quarantine = cache->quarantine;
     if (quarantine == NULL)
         return cell;
-    /* marked as free, so that a second free is found */
+    const struct jf_span *span = jf_central_span_at((uintptr_t)cell);
+    span->states[((uintptr_t)cell - span->start) / span->size] = 0; /* a second free is found */
     jf_cell_link(cell, NULL);
     memset((char *)cell + sizeof(struct jf_cell), FREED_BYTE, whole - sizeof(struct jf_cell));
     void *oldest = NULL;
