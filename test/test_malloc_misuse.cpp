@@ -151,34 +151,61 @@ TEST_F(MallocMisuseDeathTest, APointerGivenToRmfreeIsFound) {
     }
 }
 
+// More blocks than a thread keeps at hand, freed but for some, so that their spans stay: most lie in lists.
+std::vector<char *> get_and_free_many(size_t size) {
+    std::vector<char *> blocks;
+    for (int i = 0; i < 3000; i++)
+        blocks.push_back(get(size));
+    for (size_t i = 0; i < blocks.size(); i++)
+        if (i % 10 != 0)
+            jeff_free(blocks[i]);
+    return blocks;
+}
+
+void get_many(size_t size) {
+    for (int i = 0; i < 3000; i++)
+        get(size);
+}
+
 TEST_F(MallocMisuseDeathTest, AForgedLinkIsFoundBeforeItIsFollowed) {
     for (size_t size : {16u, 64u, 1000u}) {
         EXPECT_DEATH(
             {
-                char *blocks[4];
-                for (char *&block : blocks)
-                    block = get(size);
-                for (char *block : blocks)
-                    jeff_free(block);
-                std::memcpy(blocks[3], &blocks[0], sizeof(char *));
-                get(size);
+                std::vector<char *> blocks = get_and_free_many(size);
+                std::memcpy(hide(blocks[1001]), &blocks[0], sizeof(char *));
+                get_many(size);
             },
             "written to after it was freed")
             << size;
     }
 }
 
-TEST_F(MallocMisuseDeathTest, ASingleBitChangedInAFreedBlockIsFound) {
+TEST_F(MallocMisuseDeathTest, ASingleBitChangedInALinkIsFound) {
     for (size_t bit : {0u, 5u, 40u, 63u, 64u, 100u, 127u}) {
         EXPECT_DEATH(
             {
-                char *block = get(64);
-                jeff_free(block);
+                std::vector<char *> blocks = get_and_free_many(64);
+                char *block = hide(blocks[1001]);
                 block[bit / 8] = static_cast<char>(block[bit / 8] ^ 1 << bit % 8);
-                get(64);
+                get_many(64);
             },
             "written to after it was freed")
             << bit;
+    }
+}
+
+TEST_F(MallocMisuseDeathTest, AWriteToAFreedBlockHidesNoSecondFree) {
+    for (size_t size : {16u, 64u, 1000u}) {
+        char *block = get(size);
+        EXPECT_DEATH(
+            {
+                jeff_free(block);
+                std::memset(hide(block), 0x41, size);
+                jeff_free(block);
+            },
+            "freed before")
+            << size;
+        jeff_free(block);
     }
 }
 

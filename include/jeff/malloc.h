@@ -10,9 +10,10 @@
  *   - Every block is aligned to 16 bytes at least. Failure is NULL with errno ENOMEM; nothing has changed.
  *   - Freeing leaves errno alone.
  *   - Misuse prints one line that names the call and the pointer, and aborts: a block freed twice, a pointer
- *     that no call has given out, one into the middle of a block, a size at free that is not the block's,
- *     and writing to the first 16 bytes of a freed block. A block that was freed and given out again is the
- *     new owner's: freeing it by its first owner's pointer cannot be told from a right free.
+ *     that no call has given out, one into the middle of a block, a size at free that belongs to another size
+ *     class. A write to a freed block never leads the library astray: it is reported where the library keeps
+ *     something there. A block that was freed and given out again is the new owner's: freeing it by its first
+ *     owner's pointer cannot be told from a right free.
  */
 #ifndef JEFF_MALLOC_H
 #define JEFF_MALLOC_H

@@ -3,9 +3,11 @@
  */
 #include "malloc/fast.h"
 
+#include <string.h>
+
 enum {
     BIN_BYTES = 64 << 10, /* a bin holds about as many, */
-    BIN_CELLS_MAX = 256,  /* but not more cells */
+    BIN_CELLS_MAX = 250,  /* but not more cells */
     BIN_MEDIUM_BYTES = 256 << 10,
     BIN_MEDIUM_MAX = 8,
     CARVE_BYTES = 4096, /* carved at a time: cells on the same page */
@@ -13,7 +15,15 @@ enum {
 
 _Static_assert(sizeof(struct jf_cell) <= 16, "the smallest cell holds it");
 
-const struct jf_cache jf_cache_none;
+#define NONE                                                                                       \
+    { &no_slot, &no_slot }
+#define NONE_8 NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE
+static struct jf_slot no_slot;
+const struct jf_cache jf_cache_none = {
+    .bins = {NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8,
+             NONE},
+};
+_Static_assert(JF_CLASSES == 11 * 8 + 1, "every bin is there");
 JF_THREAD_LOCAL struct jf_cache *jf_cache_front = (struct jf_cache *)(uintptr_t)&jf_cache_none;
 static JF_THREAD_LOCAL struct jf_cache *own;
 static JF_THREAD_LOCAL bool ended; /* its destructors have run: it gets no cache any more */
@@ -169,24 +179,49 @@ static void send_list(struct jf_cache *cache, struct jf_cell *cell) {
     send_chain(&chain);
 }
 
-/* Sends the older half of a bin's cells home. */
-static void flush(struct jf_cache *cache, struct jf_bin *bin) {
-    uint32_t keep = bin->limit / 2;
-    if (bin->free == NULL)
-        return;
-    struct jf_cell *last = bin->free;
-    for (uint32_t i = 1; i < keep; i++)
-        last = follow(last);
-    struct jf_cell *rest = follow(last);
-    jf_cell_link(last, NULL);
-    bin->room = bin->limit - keep;
-    send_list(cache, rest);
+/* How many cells a bin holds at most. */
+static size_t bin_limit(unsigned number) {
+    bool medium = number > JF_CLASS_SMALL_LAST;
+    size_t cells = (size_t)(medium ? BIN_MEDIUM_BYTES : BIN_BYTES) / jf_class_size(number);
+    size_t most = medium ? BIN_MEDIUM_MAX : BIN_CELLS_MAX;
+    return cells < most ? cells : most;
 }
 
-static void put(struct jf_bin *bin, struct jf_cell *cell) {
-    jf_cell_link(cell, bin->free);
-    bin->free = cell;
-    bin->room--;
+/* Of the slot without a cell. */
+static struct jf_slot *bin_bottom(const struct jf_cache *cache, unsigned number) {
+    return cache->bins[number].end - bin_limit(number);
+}
+
+size_t jf_bin_count(const struct jf_cache *cache, unsigned number) {
+    return (size_t)(cache->bins[number].top - bin_bottom(cache, number));
+}
+
+/* Sends the older half of a bin's cells home. */
+static void flush(struct jf_cache *cache, unsigned number) {
+    struct jf_bin *bin = &cache->bins[number];
+    struct jf_slot *first = bin_bottom(cache, number) + 1;
+    size_t count = jf_bin_count(cache, number);
+    size_t leave = (count + 1) / 2;
+    struct jf_cell *cells[BIN_CELLS_MAX];
+    struct chain chain = {0};
+    for (size_t i = 0; i < leave; i++)
+        cells[i] = first[i].cell;
+    memmove(first, first + leave, (count - leave) * sizeof *first);
+    bin->top -= leave;
+    for (size_t i = 0; i < leave; i++)
+        send_home(cache, cells[i], &chain);
+    send_chain(&chain);
+}
+
+static void put(struct jf_bin *bin, void *cell, uint8_t *state) {
+    bin->top++;
+    bin->top->cell = cell;
+    bin->top->state = state;
+}
+
+static uint8_t *state_of(const void *cell) {
+    const struct jf_span *span = jf_central_span_at((uintptr_t)cell);
+    return &span->states[((uintptr_t)cell - span->start) / span->size];
 }
 
 /* What others have freed goes into the bins as far as there is room, whatever span it is of. */
@@ -195,10 +230,9 @@ static void empty_inbox(struct jf_cache *cache) {
     struct chain chain = {0};
     while (cell != NULL) {
         struct jf_cell *next = follow(cell);
-        size_t unit = ((uintptr_t)cell - jf_malloc.base) >> JF_UNIT_SHIFT;
-        struct jf_bin *bin = jf_bin_at(cache, jf_map_word(unit) >> JF_MAP_BIN_SHIFT);
-        if (bin->room > bin->limit / 2)
-            put(bin, cell);
+        unsigned number = jf_central_span_at((uintptr_t)cell)->number;
+        if (jf_bin_count(cache, number) < bin_limit(number) / 2)
+            put(&cache->bins[number], cell, state_of(cell));
         else
             send_home(cache, cell, &chain);
         cell = next;
@@ -206,57 +240,46 @@ static void empty_inbox(struct jf_cache *cache) {
     send_chain(&chain);
 }
 
-static uint8_t *state_of(const void *cell) {
-    const struct jf_span *span = jf_central_span_at((uintptr_t)cell);
-    return &span->states[((uintptr_t)cell - span->start) / span->size];
-}
-
 void jf_cache_put(struct jf_cache *cache, unsigned number, void *cell) {
     struct jf_bin *bin = &cache->bins[number];
     begin(cache);
-    while (bin->room ==
-           0) { /* of the orphanage others may take the room while memory is given back */
+    /* of the orphanage others may take the room while memory is given back */
+    while (bin->top == bin->end) {
         if (__atomic_load_n(&cache->inbox, __ATOMIC_RELAXED) != NULL)
             empty_inbox(cache);
-        flush(cache, bin);
+        flush(cache, number);
     }
-    *state_of(cell) = 0;
-    put(bin, cell);
+    uint8_t *state = state_of(cell);
+    *state = 0;
+    put(bin, cell, state);
     end(cache);
 }
 
 /* ------------------------------------------------------------------------------------- cells are taken */
 
 /* Moves up to `most` free cells of a span into the bin. */
-static void take_free(struct jf_bin *bin, struct jf_span *span, uint32_t most) {
-    if (bin->free == NULL && span->free_count <= most) {
-        bin->free = span->free;
-        bin->room -= span->free_count;
-        span->free = NULL;
-        span->free_count = 0;
-        return;
-    }
+static void take_free(struct jf_bin *bin, struct jf_span *span, size_t most) {
     for (; most > 0 && span->free != NULL; most--) {
         struct jf_cell *cell = span->free;
         span->free = follow(cell);
         span->free_count--;
-        put(bin, cell);
+        put(bin, cell, &span->states[(uint32_t)((uintptr_t)cell - span->start) / span->size]);
     }
 }
 
 /* Carves new cells: the first is returned, those that share its page go into the bin. */
 static void *carve(struct jf_bin *bin, struct jf_span *span) {
     char *first = (char *)span->start + (size_t)span->carved * span->size;
+    uint8_t *states = &span->states[span->carved];
     uint32_t count = CARVE_BYTES / span->size;
     uint32_t left = span->cells - span->carved;
+    uint32_t room = (uint32_t)(bin->end - bin->top);
     count = count < left ? count : left;
-    count = count > bin->room ? bin->room : count;
+    count = count > room ? room : count;
     count = span->size >= CARVE_BYTES / 4 || count == 0 ? 1 : count;
     __atomic_store_n(&span->carved, span->carved + count, __ATOMIC_RELAXED);
     for (uint32_t i = count - 1; i > 0; i--)
-        put(bin, (struct jf_cell *)(void *)(first + (size_t)i * span->size));
-    ((struct jf_cell *)(void *)first)->check =
-        0; /* an earlier owner may have left a free cell here */
+        put(bin, first + (size_t)i * span->size, &states[i]);
     return first;
 }
 
@@ -295,23 +318,23 @@ static bool add_fresh_span(struct jf_cache *cache, unsigned number) {
  * that. False: no memory. */
 static bool fill(struct jf_cache *cache, unsigned number, char **ret_fresh, bool *ret_zero) {
     struct jf_bin *bin = &cache->bins[number];
-    uint32_t least = bin->limit / 2;
+    size_t half = bin_limit(number) / 2;
     for (;;) {
         struct jf_span *span = cache->spans.partial[number];
         if (span == NULL)
-            return bin->free != NULL;
+            return bin->top->cell != NULL;
         if (span->free_count != 0) {
-            take_free(bin, span, bin->room > least ? bin->room - least : 0);
-        } else if (bin->free == NULL) {
+            take_free(bin, span, half - jf_bin_count(cache, number));
+        } else if (bin->top->cell == NULL) {
             *ret_zero = span->zero;
             *ret_fresh = carve(bin, span);
         }
-        bool enough = *ret_fresh != NULL || bin->room <= least;
+        bool enough = *ret_fresh != NULL || jf_bin_count(cache, number) >= half;
         if (is_used_up(span)) {
             remove_span(cache, span);
             add_span(cache, span, JF_SPAN_FULL);
         } else if (span->free_count == 0) {
-            enough = enough || bin->free != NULL;
+            enough = enough || bin->top->cell != NULL;
         }
         if (enough)
             return true;
@@ -319,10 +342,7 @@ static bool fill(struct jf_cache *cache, unsigned number, char **ret_fresh, bool
 }
 
 static void *pop(struct jf_bin *bin) {
-    struct jf_cell *cell = bin->free;
-    bin->free = follow(cell);
-    bin->room++;
-    return cell;
+    return (bin->top--)->cell;
 }
 
 void *jf_cache_take(struct jf_cache *cache, unsigned number, bool *ret_zero) {
@@ -331,9 +351,9 @@ void *jf_cache_take(struct jf_cache *cache, unsigned number, bool *ret_zero) {
     bool found = true;
     *ret_zero = false;
     begin(cache);
-    if (bin->free == NULL && __atomic_load_n(&cache->inbox, __ATOMIC_RELAXED) != NULL)
+    if (bin->top->cell == NULL && __atomic_load_n(&cache->inbox, __ATOMIC_RELAXED) != NULL)
         empty_inbox(cache);
-    if (bin->free == NULL) {
+    if (bin->top->cell == NULL) {
         found = fill(cache, number, &fresh, ret_zero);
         if (!found && (adopt(cache, number) || add_fresh_span(cache, number)))
             found = fill(cache, number, &fresh, ret_zero);
@@ -349,22 +369,42 @@ void *jf_cache_take(struct jf_cache *cache, unsigned number, bool *ret_zero) {
 
 /* ------------------------------------------------------------------------------------- caches */
 
-static void init_bins(struct jf_cache *cache) {
-    for (unsigned number = 1; number < JF_CLASSES; number++) {
-        bool medium = number > JF_CLASS_SMALL_LAST;
-        size_t cells = (medium ? BIN_MEDIUM_BYTES : BIN_BYTES) / jf_class_size(number);
-        size_t most = medium ? BIN_MEDIUM_MAX : BIN_CELLS_MAX;
-        uint32_t limit = (uint32_t)(cells < most ? cells : most);
-        cache->bins[number] = (struct jf_bin){.room = limit, .limit = limit};
+/* Stacks for the bins of classes [first, end); false without memory. */
+static bool add_slots(struct jf_cache *cache, unsigned first, unsigned end_class) {
+    size_t count = 0;
+    for (unsigned number = first; number < end_class; number++)
+        count += bin_limit(number) + 1;
+    struct jf_slot *slots = jf_arena_meta_alloc(jf_malloc.arena, count * sizeof *slots);
+    if (slots == NULL)
+        return false;
+    for (unsigned number = first; number < end_class; number++) {
+        cache->bins[number] = (struct jf_bin){slots, slots + bin_limit(number)};
+        slots += bin_limit(number) + 1;
     }
+    return true;
 }
 
+/* What is got for one that cannot be completed is used for the next. */
 static struct jf_cache *new_cache(void) {
-    struct jf_cache *cache = jf_arena_meta_alloc(jf_malloc.arena, sizeof *cache);
+    struct jf_cache *cache = jf_malloc.unfinished;
     if (cache == NULL)
+        cache = jf_arena_meta_alloc(jf_malloc.arena, sizeof *cache);
+    jf_malloc.unfinished = cache;
+    if (cache == NULL ||
+        (cache->bins[1].top == NULL && !add_slots(cache, 1, JF_CLASS_LINEAR + 1)) ||
+        !add_slots(cache, JF_CLASS_LINEAR + 1, JF_CLASSES))
         return NULL;
-    init_bins(cache);
+    jf_malloc.unfinished = NULL;
     return cache;
+}
+
+/* Sends all cells of a bin home. */
+static void empty_bin(struct jf_cache *cache, unsigned number, struct jf_cache *home) {
+    struct jf_bin *bin = &cache->bins[number];
+    struct chain chain = {0};
+    while (bin->top->cell != NULL)
+        send_home(home, pop(bin), &chain);
+    send_chain(&chain);
 }
 
 /* Empties a cache whose thread does not use it any more. The central mutex is held. */
@@ -383,13 +423,8 @@ static void retire(struct jf_cache *cache) {
             }
         }
     }
-    for (unsigned number = 1; number < JF_CLASSES; number++) {
-        struct jf_bin *bin = &cache->bins[number];
-        struct jf_cell *cells = bin->free;
-        bin->free = NULL;
-        bin->room = bin->limit;
-        send_list(orphanage, cells);
-    }
+    for (unsigned number = 1; number < JF_CLASSES; number++)
+        empty_bin(cache, number, orphanage);
     send_list(orphanage, __atomic_exchange_n(&cache->inbox, NULL, __ATOMIC_ACQUIRE));
     send_list(orphanage, __atomic_exchange_n(&orphanage->inbox, NULL, __ATOMIC_ACQUIRE));
     cache->in_use = false;
@@ -463,13 +498,8 @@ static void drop_kept(struct jf_cache *cache, unsigned number) {
 
 void jf_cache_trim(struct jf_cache *cache) {
     begin(cache);
-    for (unsigned number = 1; number < JF_CLASSES; number++) {
-        struct jf_bin *bin = &cache->bins[number];
-        struct jf_cell *cells = bin->free;
-        bin->free = NULL;
-        bin->room = bin->limit;
-        send_list(cache, cells);
-    }
+    for (unsigned number = 1; number < JF_CLASSES; number++)
+        empty_bin(cache, number, cache);
     send_list(cache, __atomic_exchange_n(&cache->inbox, NULL, __ATOMIC_ACQUIRE));
     for (unsigned number = 1; number < JF_CLASSES; number++)
         drop_kept(cache, number);

@@ -9,9 +9,10 @@
  *
  * A cell is  live (the program's), in a bin, in its span's free list, in an inbox, or never carved. A byte
  * for each cell, apart from it, says whether it is live: free looks there, so a cell freed twice is found as
- * long as it is free, wherever it lies, and without waiting for the cell's own line. Free cells carry two
- * words: `link`, the next one's address under a secret key, and `check`, the link under another one. malloc
- * compares the two, so a write to a freed cell is found before it does harm.
+ * long as it is free, wherever it lies, and without waiting for the cell's own line. Nor do bins need the
+ * cells. Those in a free list or an inbox carry two words: `link`, the next one's address under a secret key,
+ * and `check`, the link under another one. Who follows a link compares the two, so a write to a freed cell
+ * cannot lead anywhere.
  *
  * Every span is owned by one cache. The owner alone touches its free list. A bin that is full sends the
  * older half of its cells home: into the spans that the cache owns, and chains of the others with one
@@ -19,7 +20,6 @@
  * threads that have ended give their spans to one cache, the orphanage, where any thread takes them.
  *
  *   span.carved - span.free_count = cells that are live, in bins or in inboxes
- *   bin.limit - bin.room          = cells in the bin
  *
  * Locks: the central mutex guards segments, the orphanage and the list of caches; the arena's comes after
  * it. A cache is its thread's alone; `busy` is set while its lists are being changed, so that the child of
@@ -50,17 +50,22 @@ struct jf_map_entry {
 
 enum { JF_CELL_LIVE = 1 };
 
-/* What a free cell begins with. */
+/* What a cell in a list begins with. */
 struct jf_cell {
     uintptr_t link;
     uintptr_t check;
 };
 
-/* Free cells of one class at hand. */
+/* A free cell at hand, and its byte. */
+struct jf_slot {
+    void *cell;
+    uint8_t *state;
+};
+
+/* Free cells of one class at hand, a stack. Before its first slot there is one without a cell. */
 struct jf_bin {
-    struct jf_cell *free;
-    uint32_t room;  /* cells that may still be put in */
-    uint32_t limit; /* cells it may hold */
+    struct jf_slot *top; /* filled last */
+    struct jf_slot *end; /* where it is full */
 };
 
 enum jf_span_place { JF_SPAN_NOWHERE, JF_SPAN_PARTIAL, JF_SPAN_FULL };
@@ -149,6 +154,7 @@ struct jf_malloc {
     struct jf_segment *free_segments; /* descriptors to reuse */
     struct jf_span *free_spans;
     struct jf_cache *caches;
+    struct jf_cache *unfinished; /* got, but for its bins */
     struct jf_cache *orphanage;
     size_t segment_count, span_count, empty_segments;
     size_t used_units, dirty_units; /* of all segments */
@@ -169,6 +175,9 @@ static inline size_t jf_malloc_units(void) {
 
 /* Offset of the bin in a cache, by size / 16, rounded up. */
 extern const uint16_t jf_bin_of[JF_SMALL_MAX / 16 + 1] __attribute__((visibility("hidden")));
+
+/* Cells in a bin, and how many it may hold. */
+size_t jf_bin_count(const struct jf_cache *cache, unsigned number);
 
 /* What stands for a cache where there is none: every bin is empty and takes nothing. */
 extern const struct jf_cache jf_cache_none __attribute__((visibility("hidden")));

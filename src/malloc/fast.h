@@ -48,15 +48,12 @@ static inline uint32_t jf_map_divide(uint64_t word, uintptr_t address, bool *ret
 /* A small cell from the thread's bin, or NULL. */
 static inline void *jf_fast_take(struct jf_cache *cache, size_t size) {
     struct jf_bin *bin = jf_bin_at(cache, jf_bin_of[(size + 15) / 16]);
-    struct jf_cell *cell = bin->free;
-    if (!RM_LIKELY(cell != NULL && jf_cell_is_free(cell)))
+    struct jf_slot *slot = bin->top;
+    void *cell = slot->cell;
+    if (!RM_LIKELY(cell != NULL))
         return NULL;
-    bin->free = jf_cell_next(cell);
-    bin->room++;
-    const struct jf_map_entry *entry =
-        &jf_malloc.map[((uintptr_t)cell - jf_malloc.base) >> JF_UNIT_SHIFT];
-    bool exact;
-    entry->states[jf_map_divide(entry->word, (uintptr_t)cell, &exact)] = JF_CELL_LIVE;
+    bin->top = slot - 1;
+    *slot->state = JF_CELL_LIVE;
     return cell;
 }
 
@@ -80,15 +77,15 @@ static inline bool jf_fast_put(struct jf_cache *cache, void *pointer) {
         return false;
     uint8_t *state = &jf_malloc.map[unit].states[number];
     struct jf_bin *bin = jf_bin_at(cache, word >> JF_MAP_BIN_SHIFT);
-    struct jf_cell *cell = pointer;
-    uint32_t room = bin->room;
-    if (!RM_LIKELY(*state == JF_CELL_LIVE && room != 0))
+    struct jf_slot *slot = bin->top;
+    if (!RM_LIKELY(*state == JF_CELL_LIVE && slot != bin->end))
         return false;
     *state = 0;
-    bin->room = room - 1;
-    jf_cell_link(cell, bin->free);
+    slot[1].cell = pointer;
+    slot[1].state = state;
+    /* in this order: a child of fork may find the bin at any moment of another thread */
     __atomic_signal_fence(__ATOMIC_RELEASE);
-    bin->free = cell;
+    bin->top = slot + 1;
     return true;
 }
 

@@ -33,7 +33,7 @@ static void add_segment(struct jf_figures *figures, const struct jf_segment *seg
 /* Cells in bins are no blocks of the program. Those in inboxes are counted as such. */
 static void add_cache(struct jf_figures *figures, const struct jf_cache *cache) {
     for (unsigned number = 1; number < JF_CLASSES; number++) {
-        size_t cells = cache->bins[number].limit - load(&cache->bins[number].room);
+        size_t cells = jf_bin_count(cache, number);
         size_t bytes = cells * jf_class_size(number);
         if (cells > figures->blocks || bytes > figures->used)
             continue;
