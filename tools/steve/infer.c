@@ -49,7 +49,7 @@ struct infer {
     struct infer_sink sink;
     uint64_t *locked_for_life; /* a bit for each allocation */
     uint64_t bit_capacity;
-    double seconds;
+    double seconds, cpu_seconds;
 };
 
 /* What the first pass knows of a block. */
@@ -328,8 +328,9 @@ static int write_json(const struct infer *infer) {
             options->gap);
     fprintf(stream,
             "  \"accesses\": %" PRIu64 ",\n  \"covered\": %" PRIu64 ",\n  \"locks\": %" PRIu64
-            ",\n  \"hand_locks\": %" PRIu64 ",\n  \"seconds\": %.6f,\n",
-            score->accesses, score->covered, score->locks, score->hand_locks, infer->seconds);
+            ",\n  \"hand_locks\": %" PRIu64 ",\n  \"seconds\": %.6f,\n  \"cpu_seconds\": %.6f,\n",
+            score->accesses, score->covered, score->locks, score->hand_locks, infer->seconds,
+            infer->cpu_seconds);
     fprintf(stream,
             "  \"hand\": %.0f,\n  \"inferred\": %.0f,\n  \"both\": %.0f,\n  \"live\": %.0f,\n"
             "  \"hand_bytes\": %.0f,\n  \"inferred_bytes\": %.0f,\n  \"both_bytes\": %.0f,\n"
@@ -403,9 +404,10 @@ static int parse_option(struct infer *infer, int option, const char *value) {
 }
 
 static int run(struct infer *infer) {
-    uint64_t start = measure_wall_ns();
+    uint64_t start = measure_wall_ns(), cpu = measure_cpu_ns();
     int result = run_first(infer) != 0 || run_second(infer) != 0 ? -1 : 0;
     infer->seconds = (double)(measure_wall_ns() - start) / 1e9;
+    infer->cpu_seconds = (double)(measure_cpu_ns() - cpu) / 1e9;
     if (result == 0) {
         print_figures(infer);
         if (infer->json != NULL)
