@@ -2,6 +2,7 @@
 #include "api.h"
 #include "malloc/fast.h"
 #include "malloc/figures.h"
+#include "malloc/profile.h"
 #include "malloc/standard.h"
 
 #include <jeff/malloc.h>
@@ -34,7 +35,8 @@ static const char *explain(uintptr_t address) {
 
 static unsigned mode_from_environment(void) {
     const char *value = jf_os_environment("JEFF_HARDENED");
-    return value != NULL && value[0] == '1' && value[1] == '\0' ? JF_MODE_HARDENED : 0;
+    unsigned mode = value != NULL && value[0] == '1' && value[1] == '\0' ? JF_MODE_HARDENED : 0;
+    return mode | (jf_profile_start(jf_os_environment("JEFF_PROFILE")) ? JF_MODE_PROFILE : 0);
 }
 
 static bool start(void) {
@@ -137,4 +139,9 @@ static void print_line(void *context, const char *line) {
 
 void jeff_malloc_stats(void) {
     jf_figures_print(JF_FIGURES_TEXT, print_line, NULL);
+}
+
+/* When the program ends, or the library is unloaded. */
+__attribute__((destructor)) static void write_profile(void) {
+    jf_profile_write(true);
 }

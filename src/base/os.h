@@ -109,6 +109,24 @@ void jf_os_print_line(const char *line);
 /* Ends the process abnormally (SIGABRT). */
 __attribute__((noreturn)) void jf_os_abort(void);
 
+/* --- For profiles; hosted builds only. Those of files leave errno alone. */
+
+/* Return addresses of the calls that led here, the innermost first; how many. May allocate. */
+size_t jf_os_call_stack(void **ret_frames, size_t count_max);
+
+/* From now on the signal sets *flag to 1 and does nothing else. */
+void jf_os_note_signal(int number, int *flag);
+
+/* A new file, or an old one emptied; negative when it cannot be. */
+int jf_os_file_create(const char *path);
+void jf_os_file_write(int file, const void *bytes, size_t size);
+void jf_os_file_close(int file);
+
+/* Writes the list of the process's mappings, as the system words it, if it has one. */
+void jf_os_file_write_mappings(int file);
+
+uint64_t jf_os_process_id(void);
+
 /* errno, where there is one. */
 enum jf_os_error { JF_OS_ENOMEM, JF_OS_EINVAL, JF_OS_EBUSY };
 void jf_os_set_errno(enum jf_os_error error);

@@ -3,6 +3,7 @@
  */
 #include "malloc/fast.h"
 #include "malloc/hardened.h"
+#include "malloc/profile.h"
 
 #include <string.h>
 
@@ -87,7 +88,7 @@ static unsigned mode(void) {
 }
 
 /* A block with what the modes put around it. */
-static void *allocate_watched(size_t alignment, size_t size, bool *ret_zero) {
+JF_NOINLINE static void *allocate_watched(size_t alignment, size_t size, bool *ret_zero) {
     size_t whole = size;
     bool guard = (jf_malloc.mode & JF_MODE_HARDENED) != 0;
     *ret_zero = false;
@@ -97,11 +98,15 @@ static void *allocate_watched(size_t alignment, size_t size, bool *ret_zero) {
                                                : allocate(whole, 0, ret_zero);
     if (pointer != NULL && guard)
         jf_guard_write(pointer, size, find(pointer, "malloc").size);
+    if (pointer != NULL && (jf_malloc.mode & JF_MODE_PROFILE) != 0)
+        jf_profile_allocated(jf_cache_get(), pointer, size);
     return pointer;
 }
 
 static void release_watched(const struct found *found, void *pointer, const char *call) {
     struct found leaving = *found;
+    if ((jf_malloc.mode & JF_MODE_PROFILE) != 0)
+        jf_profile_freed(pointer);
     if ((jf_malloc.mode & JF_MODE_HARDENED) != 0) {
         jf_guard_check(pointer, found->size, call);
         struct jf_cache *cache = jf_cache_get();

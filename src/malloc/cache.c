@@ -2,6 +2,7 @@
  * becomes of them when a thread ends or the process is copied.
  */
 #include "malloc/fast.h"
+#include "malloc/profile.h"
 
 #include <string.h>
 
@@ -542,13 +543,17 @@ bool jf_malloc_open(struct jf_arena *arena, unsigned mode) {
 }
 
 void jf_malloc_fork_prepare(void) {
-    if (jf_malloc_units() != 0)
-        jf_os_mutex_lock(&jf_malloc.mutex);
+    if (jf_malloc_units() == 0)
+        return;
+    jf_profile_fork_prepare();
+    jf_os_mutex_lock(&jf_malloc.mutex);
 }
 
 void jf_malloc_fork_parent(void) {
-    if (jf_malloc_units() != 0)
-        jf_os_mutex_unlock(&jf_malloc.mutex);
+    if (jf_malloc_units() == 0)
+        return;
+    jf_os_mutex_unlock(&jf_malloc.mutex);
+    jf_profile_fork_done();
 }
 
 /* The other threads are gone: what they had goes to the orphanage, unless one of them was changing it. The
@@ -560,4 +565,5 @@ void jf_malloc_fork_child(void) {
         if (cache != own && cache->in_use && cache->busy == 0)
             retire(cache);
     jf_os_mutex_unlock(&jf_malloc.mutex);
+    jf_profile_fork_done();
 }

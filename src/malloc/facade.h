@@ -96,6 +96,7 @@ struct jf_spans {
 };
 
 struct jf_quarantine; /* hardened.h */
+struct jf_profile;    /* profile.h */
 
 struct jf_cache {
     struct jf_bin bins[JF_CLASSES];
@@ -144,6 +145,8 @@ struct jf_malloc {
     struct jf_span **spans; /* by unit */
     size_t page_size;
     unsigned mode;
+    struct jf_profile *profile;
+    int profile_wanted; /* by a signal; atomic */
     bool shrunk; /* a cell was kept for a smaller size because there was no memory for another */
     uint64_t map_open[JF_MAP_STEPS / 64];
     size_t huge_bytes, huge_count; /* atomic */
