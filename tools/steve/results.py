@@ -11,8 +11,15 @@ import sys
 
 COLUMNS = ["allocator", "CPU ns per operation", "p50 ns", "p99 ns", "p99.9 ns", "resident / live, average",
            "peak MiB", "at the end MiB", "after all was given back MiB", "smallest heap MiB",
-           "longest pause, CPU \u00b5s"]
+           "longest pause, CPU \u00b5s", "locked at compactions, % of blocks", "% of bytes"]
 SUBJECTS = ["sqlite3", "tar", "ls", "latex", "python3", "soffice", "redis-server"]
+
+
+def locked(each, part, whole):
+    rows = [row for row in each["compactions"] if row[whole]]
+    if not any(row["locked_blocks"] for row in rows):
+        return "-"
+    return f"{100 * sum(row[part] / row[whole] for row in rows) / len(rows):.2f}"
 
 
 def cells(each):
@@ -25,7 +32,8 @@ def cells(each):
             *(f"{each[key]['mean']:.0f}" for key in ("p50_ns", "p99_ns", "p999_ns")),
             f"{each['resident_average_bytes'] / live:.2f}" if live else "-", *mib,
             f"{each['smallest_heap_bytes'] / (1 << 20):.2f}" if "smallest_heap_bytes" in each else "-",
-            f"{each['pause_cpu']['max_us']:.0f}" if each["pauses"] else "-"]
+            f"{each['pause_cpu']['max_us']:.0f}" if each["pauses"] else "-",
+            locked(each, "locked_blocks", "blocks"), locked(each, "locked_bytes", "bytes")]
 
 
 def table(rows):
