@@ -7,6 +7,12 @@
 #include <new>
 #include <stdexcept>
 
+// Not every compiler declares these by itself.
+void operator delete(void *pointer, std::size_t size) noexcept;
+void operator delete[](void *pointer, std::size_t size) noexcept;
+void operator delete(void *pointer, std::size_t size, std::align_val_t alignment) noexcept;
+void operator delete[](void *pointer, std::size_t size, std::align_val_t alignment) noexcept;
+
 namespace {
 
 constexpr std::align_val_t wide = std::align_val_t{256};
