@@ -9,7 +9,8 @@
 __asm__(".weak __gxx_personality_v0\n"
         ".weak __cxa_begin_catch\n"
         ".weak __cxa_end_catch\n"
-        ".weak __cxa_rethrow\n");
+        ".weak __cxa_rethrow\n"
+        ".weak _ZSt9terminatev\n");
 
 namespace std {
 [[noreturn]] __attribute__((weak)) void __throw_bad_alloc();
