@@ -369,8 +369,9 @@ static enum jf_api_resized try_resize(const struct jf_home *home, rmhandle_t han
 /* The block is locked. Another thread may be resizing it where it lies, so the header's other fields
  * may change meanwhile. */
 static void set_priority(const struct jf_home *home, uintptr_t payload, unsigned priority) {
-    struct jf_heap *heap =
-        home->fixed != NULL ? home->fixed : jf_grow_heap_at(jf_api.window, payload);
+    struct jf_heap *heap = home->fixed != NULL || !JF_HAS_GROWING
+                               ? home->fixed
+                               : jf_grow_heap_at(jf_api.window, payload);
     if (priority != 0)
         __atomic_fetch_or(&heap->purge_marks, 1u << priority, __ATOMIC_RELAXED);
     if (home->fixed == NULL && JF_HAS_GROWING) {
