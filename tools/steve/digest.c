@@ -162,11 +162,15 @@ static void print_digest(const struct digest *digest) {
 
 static int follow(struct digest *digest, struct trace_reader *reader, struct trace_error *error) {
     struct trace_event event;
+    enum { PROGRESS_EVERY = 1 << 20 };
     int result;
     while ((result = trace_reader_next(reader, &event, error)) == 1) {
+        if (event.number % PROGRESS_EVERY == PROGRESS_EVERY - 1)
+            steve_show_progress("reading", trace_reader_share(reader));
         if (take(digest, &event, error) != 0)
             return -1;
     }
+    steve_show_progress("reading", 1);
     return result;
 }
 

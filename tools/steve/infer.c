@@ -156,7 +156,8 @@ typedef int event_fn(struct infer *infer, void *context, struct trace_event *eve
                      struct trace_error *error);
 
 /* Calls `take` for every event; 0, or -1 after a complaint. */
-static int follow(struct infer *infer, event_fn *take, void *context) {
+static int follow(struct infer *infer, const char *what, event_fn *take, void *context) {
+    enum { PROGRESS_EVERY = 1 << 20 };
     struct trace_error error;
     struct trace_event event;
     struct trace_reader *reader = trace_reader_open(infer->trace, &error);
@@ -166,6 +167,8 @@ static int follow(struct infer *infer, event_fn *take, void *context) {
     }
     int result;
     while ((result = trace_reader_next(reader, &event, &error)) == 1) {
+        if (event.number % PROGRESS_EVERY == PROGRESS_EVERY - 1)
+            steve_show_progress(what, trace_reader_share(reader));
         if (take(infer, context, &event, &error) != 0) {
             char where[256];
             trace_reader_where(reader, where, sizeof where);
@@ -174,6 +177,7 @@ static int follow(struct infer *infer, event_fn *take, void *context) {
             return -1;
         }
     }
+    steve_show_progress(what, 1);
     if (result < 0)
         steve_complain("%s", error.text);
     trace_reader_close(reader);
@@ -189,7 +193,7 @@ static int run_first(struct infer *infer) {
     struct first_pass pass = {0};
     if (trace_live_init(&pass.live, 0) != 0)
         return complain_out_of_memory();
-    int result = follow(infer, take_first, &pass);
+    int result = follow(infer, "looking at whole lives", take_first, &pass);
     infer->sink.block_count = pass.live.totals.block_numbers;
     if (result == 0 && pass.accesses == 0) {
         steve_complain("%s: there are no accesses in this trace; record it with --accesses",
@@ -267,7 +271,7 @@ static int run_second(struct infer *infer) {
     sink->with_stacks = infer->options.method != INFER_BURST;
     int result = open_output(infer);
     if (result == 0)
-        result = follow(infer, take_second, &pass);
+        result = follow(infer, "placing locks", take_second, &pass);
     if (result == 0 && infer_machine_finish(pass.machine) != 0) {
         steve_complain("%s", sink->error.text);
         result = -1;

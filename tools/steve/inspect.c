@@ -130,8 +130,11 @@ static void print_totals(const struct trace_totals *totals) {
 static int follow(struct trace_reader *reader, struct trace_live *live, struct trace_error *error) {
     struct trace_event event;
     struct trace_error why;
+    enum { PROGRESS_EVERY = 1 << 20 };
     int result;
     while ((result = trace_reader_next(reader, &event, error)) == 1) {
+        if (event.number % PROGRESS_EVERY == PROGRESS_EVERY - 1)
+            steve_show_progress("reading", trace_reader_share(reader));
         if (trace_live_apply(live, &event, &why) != 0) {
             char where[256];
             trace_reader_where(reader, where, sizeof where);
@@ -139,6 +142,7 @@ static int follow(struct trace_reader *reader, struct trace_live *live, struct t
             return -1;
         }
     }
+    steve_show_progress("reading", 1);
     return result;
 }
 

@@ -50,6 +50,18 @@ void steve_complain(const char *format, ...) {
     fputc('\n', stderr);
 }
 
+void steve_show_progress(const char *what, double share) {
+    static const char bar[] = "########################################";
+    enum { WIDTH = sizeof bar - 1 };
+    if (!isatty(STDERR_FILENO))
+        return;
+    if (share >= 1)
+        fputs("\r\033[K", stderr);
+    else
+        fprintf(stderr, "\rsteve: %-24s [%-*.*s] %3.0f %%\033[K", what, WIDTH, (int)(share * WIDTH),
+                bar, share * 100);
+}
+
 int steve_parse_number(const char *option, const char *text, uint64_t minimum, uint64_t maximum,
                        uint64_t *ret_value) {
     char *end;

@@ -236,7 +236,8 @@ def sweep(steve, trace, pictures, quiet):
     with tempfile.NamedTemporaryFile(suffix=".json") as output:
         for (method, parameter, _), value in tqdm(jobs, "sensitivity", disable=quiet):
             subprocess.run([steve, "infer", f"--method={method}", f"--{parameter}={value}",
-                            f"--json={output.name}", trace], check=True, stdout=subprocess.DEVNULL)
+                            f"--json={output.name}", trace], check=True, text=True,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             found[method, value] = json.loads(pathlib.Path(output.name).read_text())
     for axes, (method, parameter, values) in zip(panels, plans):
         rows = [found[method, value] for value in values]

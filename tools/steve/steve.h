@@ -45,6 +45,9 @@ int steve_find_file(const char *name, char *ret_path, size_t size);
 
 bool steve_has_file(const char *name, char *ret_path, size_t size); /* without complaint */
 
+/* Shows on a terminal how much of something long is done, 0 to 1; 1 takes the line away. */
+void steve_show_progress(const char *what, double share);
+
 /* A number of bytes for people: "17", "4.2 KiB", "1.0 GiB". Returns `ret_text`. */
 enum { STEVE_BYTES_TEXT = 24 };
 const char *steve_bytes_text(double bytes, char ret_text[STEVE_BYTES_TEXT]);

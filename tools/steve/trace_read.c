@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "trace_codec.h"
@@ -574,4 +575,12 @@ void trace_reader_progress(const struct trace_reader *reader, uint64_t *ret_fram
                            uint64_t *ret_bytes) {
     *ret_frames = reader->frames;
     *ret_bytes = reader->offset;
+}
+
+double trace_reader_share(const struct trace_reader *reader) {
+    struct stat status;
+    if (fstat(reader->descriptor, &status) != 0 || status.st_size <= 0)
+        return 0;
+    double share = (double)reader->offset / (double)status.st_size;
+    return share < 1 ? share : 1;
 }

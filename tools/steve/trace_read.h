@@ -47,6 +47,9 @@ void trace_reader_where(const struct trace_reader *reader, char *ret_text, size_
 void trace_reader_progress(const struct trace_reader *reader, uint64_t *ret_frames,
                            uint64_t *ret_bytes);
 
+/* The share of the file that was read so far, 0 to 1; 0 when it is no file of a known size. */
+double trace_reader_share(const struct trace_reader *reader);
+
 /* NULL is a no-op. */
 void trace_reader_close(struct trace_reader *reader);
 
