@@ -2,6 +2,11 @@
  * the allocators one after the other. Prints nanoseconds of processor time per operation, or KiB.
  *
  * usage: malloc_workloads WORKLOAD [NUMBER...]
+ *        malloc_workloads run LIBRARY PROGRAM [ARGUMENT...]
+ *
+ * The second form runs a program with the library preloaded ("": none), its output thrown away, and prints its
+ * seconds of user and system time and the most KiB it had resident. This process is small: what a child had
+ * resident before it became the program counts too.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -11,7 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
     PAIRS = 4000000,
@@ -261,7 +268,33 @@ static void run_fragment(size_t mixed) {
     printf("%ld\n", resident_kib());
 }
 
+/* ------------------------------------------------------------------------------------- a program */
+
+static double seconds(struct timeval time) {
+    return (double)time.tv_sec + (double)time.tv_usec / 1e6;
+}
+
+static int run_program(const char *library, char **command) {
+    pid_t child = fork();
+    if (child == 0) {
+        if (library[0] != '\0')
+            setenv("LD_PRELOAD", library, 1);
+        if (freopen("/dev/null", "w", stdout) == NULL || freopen("/dev/null", "w", stderr) == NULL)
+            _exit(1);
+        execvp(command[0], command);
+        _exit(1);
+    }
+    int status = 1;
+    struct rusage usage;
+    if (child < 0 || wait4(child, &status, 0, &usage) != child)
+        return 1;
+    printf("%.6f %ld\n", seconds(usage.ru_utime) + seconds(usage.ru_stime), usage.ru_maxrss);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : 1;
+}
+
 int main(int count, char **arguments) {
+    if (count > 3 && strcmp(arguments[1], "run") == 0)
+        return run_program(arguments[2], arguments + 3);
     const char *name = count > 1 ? arguments[1] : "";
     size_t first = argument(arguments, count, 2);
     size_t second = argument(arguments, count, 3);
