@@ -189,12 +189,40 @@ static bool move_marked(struct jf_compaction *compaction, struct jf_compactor *c
     return true;
 }
 
+/* Asks for the lines that the next batch will read, a share of them with each block of this one: they come in
+ * while this one is copied. */
+struct fetching {
+    uintptr_t at, last;
+    size_t share, owed;
+};
+
+static void begin_fetching(const struct jf_compactor *compactor, struct fetching *ret_fetching) {
+    size_t span = compactor->count != 0 ? compactor->cursor - compactor->at[0] : 0;
+    *ret_fetching = (struct fetching){
+        .at = compactor->cursor,
+        .last = jf_region_last(compactor->source),
+        .share = compactor->count != 0 ? span / compactor->count + 1 : 0,
+    };
+}
+
+static void fetch_share(struct fetching *fetching) {
+    for (fetching->owed += fetching->share; fetching->owed >= PREFETCH_LINE;
+         fetching->owed -= PREFETCH_LINE) {
+        if (fetching->at < fetching->last)
+            __builtin_prefetch((const void *)fetching->at, 0, 2);
+        fetching->at += PREFETCH_LINE;
+    }
+}
+
 /* Fourth pass: the moves. */
 static void move_all(struct jf_compaction *compaction, struct jf_compactor *compactor) {
     size_t bytes = 0;
     uint32_t blocks = 0;
+    struct fetching fetching;
+    begin_fetching(compactor, &fetching);
     for (unsigned i = 0; i < compactor->count; i++) {
         size_t stride;
+        fetch_share(&fetching);
         if (compactor->fate[i] != JF_FATE_MARKED)
             continue;
         if (!move_marked(compaction, compactor, i, &stride)) {
