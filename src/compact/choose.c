@@ -79,6 +79,9 @@ static enum jf_region_state outcome(const struct jf_heap *heap, const struct jf_
                                     bool roomier) {
     if (!jf_choose_is_sparse(region))
         return JF_REGION_SETTLED;
+    /* it was filled in this cycle, and much in it was freed since */
+    if (jf_region_live_bytes(region) + JF_REGION_SIZE / JF_REGION_BINS <= region->settled_live)
+        return JF_REGION_LISTED;
     /* walked as well as can be: nothing is in the way, its blocks just do not lie closer */
     if (region->starved && roomier)
         return JF_REGION_LISTED;
@@ -98,8 +101,8 @@ void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling, boo
             continue;
         if (region == filling)
             continue;
-        region->settled_live = (uint32_t)jf_region_live_bytes(region);
         enum jf_region_state state = outcome(heap, region, roomier);
+        region->settled_live = (uint32_t)jf_region_live_bytes(region);
         region->pinned_dead = state == JF_REGION_STUCK ? (uint32_t)waste(region) : 0;
         jf_region_set_state(region, state);
     }

@@ -272,6 +272,7 @@ static void begin_source(struct jf_heap *heap, struct jf_compactor *compactor,
                          struct jf_region *region) {
     region->walked_call = heap->calls;
     region->starved = false;
+    region->settled_live = 0;
     compactor->source = region;
     compactor->cursor = compactor->run = jf_region_first(region);
     compactor->witness = 0;

@@ -68,6 +68,8 @@ void jf_gaps_leave(struct jf_compactor *compactor) {
     jf_gaps_make_walkable(compactor);
     if (gap->region != NULL && gap->from + JF_HEADER_SIZE < gap->to)
         jf_region_give_back(gap->region, gap->from + JF_HEADER_SIZE, gap->to);
+    if (gap->region != NULL)
+        gap->region->settled_live = (uint32_t)compactor->filled;
     gap->region = NULL;
 }
 
@@ -187,14 +189,12 @@ size_t jf_gaps_add_region(struct jf_heap *heap, struct jf_compactor *compactor,
     jf_header_store(jf_region_first(region), jf_header_hole(JF_REGION_SIZE - JF_GRAIN));
     if (keep_gap(compactor, region, jf_region_first(region), jf_region_last(region)))
         return 0;
+    /* its memory first: the arena would keep it and give back an older chunk in its place, of any size and
+     * while others wait for the mutex */
     struct jf_window *window = heap->u.grow.window;
-    size_t bytes = jf_region_committed(region);
+    size_t bytes = jf_region_give_back(region, region->start, jf_region_last(region));
     jf_os_mutex_lock(&window->mutex);
-    /* a block freed since the walk may not be accounted yet: then it is not empty */
-    if (jf_region_live_bytes(region) == 0)
-        jf_region_release(region);
-    else
-        bytes = 0;
+    jf_region_release(region);
     jf_os_mutex_unlock(&window->mutex);
     return bytes;
 }

@@ -119,10 +119,10 @@ struct jf_region {
     uint8_t swept; /* JF_SWEPT..: bumped into all over, and not a quarter of it has died since */
     uint32_t swept_live;               /* bytes live then */
     struct jf_region *next, *previous; /* list of its state; under the window's mutex */
-    uint32_t settled_live;             /* bytes live when it was settled */
-    uint32_t witness;                  /* index of an entry that was locked then; 0 = none */
-    uint32_t walked_call;              /* compaction call that last looked at its blocks */
-    uint32_t pinned_dead;              /* dead bytes that locked blocks kept then */
+    uint32_t settled_live; /* bytes live when it was settled, or filled by a compaction */
+    uint32_t witness;      /* index of an entry that was locked then; 0 = none */
+    uint32_t walked_call;  /* compaction call that last looked at its blocks */
+    uint32_t pinned_dead;  /* dead bytes that locked blocks kept then */
     uint64_t pages[JF_REGION_PAGES / 64];
 };
 
