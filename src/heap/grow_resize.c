@@ -109,7 +109,8 @@ static bool grow_into_dead(struct jf_window *window, const struct place *old, si
     uintptr_t new_end = at + stride;
     struct jf_region *region = jf_arena_owner(window->arena, at);
     /* a first look without the mutex, which most blocks have no use for */
-    if (new_end > jf_region_last(region) || jf_header_is_block(jf_header_load(end)))
+    if (__atomic_load_n(&region->state, __ATOMIC_RELAXED) != JF_REGION_LISTED ||
+        new_end > jf_region_last(region) || jf_header_is_block(jf_header_load(end)))
         return false;
     jf_os_mutex_lock(&window->mutex);
     bool done = region->state == JF_REGION_LISTED;
