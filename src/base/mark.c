@@ -11,16 +11,21 @@
 enum { WEAK_PAGE_SHIFT = 12, WEAK_PAGES_LOG2 = 24 };
 
 static char guard;
+static JF_THREAD_LOCAL unsigned depth; /* a signal handler may lock what it interrupts */
 
 /* One bit per page that a weak pointer was given out to; pages a multiple of 64 GiB apart share it. */
 static uint64_t weak_pages[((size_t)1 << WEAK_PAGES_LOG2) / 64];
 
 void jf_mark_enter(void) {
+    if (depth++ != 0)
+        return;
     while (__atomic_test_and_set(&guard, __ATOMIC_ACQUIRE))
         jf_os_yield();
 }
 
 void jf_mark_leave(void) {
+    if (--depth != 0)
+        return;
     __atomic_clear(&guard, __ATOMIC_RELEASE);
 }
 
