@@ -377,7 +377,7 @@ static void set_priority(const struct jf_home *home, uintptr_t payload, unsigned
     if (home->fixed == NULL && JF_HAS_GROWING) {
         struct jf_large *large = jf_grow_large_at(jf_api.window, payload);
         if (large != NULL) {
-            __atomic_store_n(&large->priority, priority, __ATOMIC_RELAXED);
+            jf_large_set_priority(large, priority);
             return;
         }
     }
@@ -395,7 +395,7 @@ static void set_priority(const struct jf_home *home, uintptr_t payload, unsigned
 static unsigned priority_at(const struct jf_home *home, uintptr_t payload) {
     struct jf_large *large =
         home->fixed == NULL && JF_HAS_GROWING ? jf_grow_large_at(jf_api.window, payload) : NULL;
-    return large != NULL ? __atomic_load_n(&large->priority, __ATOMIC_RELAXED)
+    return large != NULL ? jf_large_priority(large)
                          : jf_header_priority(jf_header_load(payload - JF_HEADER_SIZE));
 }
 

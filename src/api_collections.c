@@ -47,7 +47,7 @@ size_t jf_blocks_size(rmhandle_t handle, const void *payload) {
     struct jf_window *window = JF_HAS_GROWING ? jf_api_window() : NULL;
     if (window != NULL && (uintptr_t)payload % JF_UNIT_SIZE == 0) {
         const struct jf_large *large = jf_grow_large_at(window, (uintptr_t)payload);
-        if (large != NULL && large->index == jf_handle_index(&window->space, handle))
+        if (large != NULL && jf_large_index(large) == jf_handle_index(&window->space, handle))
             return large->size;
     }
     return jf_api_find(handle, &home) ? jf_api_size_at(&home, (uintptr_t)payload) : 0;

@@ -101,7 +101,8 @@ static enum naming look_in_window(const struct jf_heap *heap, uintptr_t payload,
     struct jf_chunk chunk = jf_arena_find(heap->u.grow.window->arena, payload);
     if (chunk.kind == JF_CHUNK_LARGE) {
         const struct jf_large *large = chunk.owner;
-        bool named = large->heap != heap || (large->address == payload && large->index == index);
+        bool named =
+            large->heap != heap || (large->address == payload && jf_large_index(large) == index);
         return named ? ELSEWHERE : NOT_NAMED;
     }
     if (chunk.kind == JF_CHUNK_POOL) {

@@ -186,9 +186,9 @@ static bool is_large(const struct jf_inspection *inspection, const struct jf_lar
 
 /* One that is just being made has no entry yet, of one that is just being freed it is PENDING. */
 static bool entry_names(const struct jf_inspection *inspection, const struct jf_large *large) {
-    if (large->index == 0)
+    if (jf_large_index(large) == 0)
         return true;
-    const jf_word *entry = jf_walk_entry(inspection->heap, large->index);
+    const jf_word *entry = jf_walk_entry(inspection->heap, jf_large_index(large));
     if (entry == NULL)
         return false;
     jf_word word = jf_word_load(entry);
@@ -204,9 +204,11 @@ bool jf_rule_large_entry(struct jf_inspection *inspection) {
         if (!is_large(inspection, large) || large->previous != previous)
             return jf_rule_broken(inspection, JF_RULE_LARGE_ENTRY, 0, (uintptr_t)large);
         if (!entry_names(inspection, large))
-            return jf_rule_broken(inspection, JF_RULE_LARGE_ENTRY, large->index, large->address);
+            return jf_rule_broken(inspection, JF_RULE_LARGE_ENTRY, jf_large_index(large),
+                                  large->address);
         if ((large->address & (((uintptr_t)1 << large->align_log2) - 1)) != 0)
-            return jf_rule_broken(inspection, JF_RULE_ALIGNMENT, large->index, large->address);
+            return jf_rule_broken(inspection, JF_RULE_ALIGNMENT, jf_large_index(large),
+                                  large->address);
         previous = large;
         count++;
     }

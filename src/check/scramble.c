@@ -221,8 +221,7 @@ static void rename_block(struct jf_heap *heap, struct jf_large *large, uintptr_t
     if (large != NULL) {
         struct jf_window *window = heap->u.grow.window;
         jf_os_mutex_lock(&window->mutex);
-        large->index = index;
-        large->priority = priority;
+        jf_large_name(large, index, priority);
         jf_os_mutex_unlock(&window->mutex);
         return;
     }
@@ -265,7 +264,7 @@ static bool describe(const struct jf_heap *heap, struct trade *trade, uintptr_t 
     if (trade->large != NULL) {
         trade->size = trade->large->size;
         trade->align_log2 = trade->large->align_log2;
-        trade->priority = trade->large->priority;
+        trade->priority = jf_large_priority(trade->large);
     } else {
         jf_word header = jf_mark_load(header_before(from));
         trade->size = jf_header_stride(header) - JF_HEADER_SIZE - jf_header_slack(header);

@@ -254,13 +254,13 @@ static void grow_accounts(const struct jf_hold *hold, struct rm_stats *stats) {
 
 static void gather_large(const struct jf_heap *heap, struct rm_stats *stats) {
     for (const struct jf_large *large = heap->u.grow.large; large != NULL; large = large->next) {
-        const jf_word *entry = jf_walk_entry(heap, large->index);
+        const jf_word *entry = jf_walk_entry(heap, jf_large_index(large));
         if (entry == NULL)
             continue;
         stats->blocks++;
         stats->live += large->committed;
         count_block(stats, large->committed, large->size, jf_entry_count(jf_word_load(entry)),
-                    large->priority);
+                    jf_large_priority(large));
     }
 }
 

@@ -42,17 +42,17 @@ static bool visit_part(void *context, const struct jf_part *part) {
 
 static bool visit_large(struct visiting *visiting, const struct jf_heap *heap) {
     for (const struct jf_large *large = heap->u.grow.large; large != NULL; large = large->next) {
-        const jf_word *entry = jf_walk_entry(heap, large->index);
+        const jf_word *entry = jf_walk_entry(heap, jf_large_index(large));
         jf_word word = entry != NULL ? jf_word_load(entry) : 0;
         if (!jf_walk_has_memory(word) || jf_entry_state(word) == JF_ENTRY_PENDING)
             continue;
         struct rm_block_info info = {
             .size = large->size,
             .alignment = 1u << large->align_log2,
-            .priority = large->priority,
+            .priority = jf_large_priority(large),
             .large = 1,
         };
-        if (!visit_block(visiting, heap, word, large->index, &info))
+        if (!visit_block(visiting, heap, word, jf_large_index(large), &info))
             return false;
     }
     return true;

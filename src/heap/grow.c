@@ -117,7 +117,7 @@ void jf_grow_destroy(struct jf_heap *heap) {
     while (large != NULL) {
         struct jf_large *next = large->next;
         jf_thread_enter(thread);
-        drop_entry(thread, large->index);
+        drop_entry(thread, jf_large_index(large));
         jf_thread_leave(thread);
         jf_large_destroy(window, large);
         large = next;
@@ -339,8 +339,9 @@ static rmhandle_t malloc_large(struct jf_thread *thread, struct jf_heap *heap, s
             return NULL;
         }
     }
-    large->index = jf_table_pop(&window->table, &thread->entries);
-    rmhandle_t handle = publish(thread, large->index, large->address);
+    uint32_t index = jf_table_pop(&window->table, &thread->entries);
+    jf_large_name(large, index, 0);
+    rmhandle_t handle = publish(thread, index, large->address);
     jf_thread_leave(thread);
     return handle;
 }

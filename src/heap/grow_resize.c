@@ -29,7 +29,7 @@ static struct place find_place(struct jf_window *window, uint32_t index) {
     if (place.large != NULL) {
         place.size = place.large->size;
         place.align_log2 = place.large->align_log2;
-        place.priority = place.large->priority;
+        place.priority = jf_large_priority(place.large);
         return place;
     }
     place.header = jf_header_load(place.payload - JF_HEADER_SIZE);
@@ -168,8 +168,7 @@ static bool replace(struct jf_window *window, struct jf_thread *thread, uint32_t
         struct jf_large *large = replace_by_large(window, old, size, room);
         if (large == NULL)
             return false;
-        large->index = index;
-        large->priority = old->priority;
+        jf_large_name(large, index, old->priority);
         set_live(window, index, large->address);
         return true;
     }
@@ -350,12 +349,12 @@ static bool purge_list(struct jf_window *window, struct jf_region *list, unsigne
 static struct jf_large *purge_large(struct jf_window *window, struct jf_heap *heap,
                                     unsigned priority, const struct reading *reading) {
     for (struct jf_large *large = heap->u.grow.large; large != NULL; large = large->next) {
-        if (__atomic_load_n(&large->priority, __ATOMIC_RELAXED) != priority ||
-            !claim_unused(window, large->index, large->address, reading))
+        if (jf_large_priority(large) != priority ||
+            !claim_unused(window, jf_large_index(large), large->address, reading))
             continue;
-        if (__atomic_load_n(&large->priority, __ATOMIC_RELAXED) == priority)
+        if (jf_large_priority(large) == priority)
             return large;
-        set_live(window, large->index, large->address);
+        set_live(window, jf_large_index(large), large->address);
     }
     return NULL;
 }
@@ -378,7 +377,7 @@ bool jf_grow_purge_one(struct jf_heap *heap, unsigned priority, struct jf_reader
     jf_window_relist_locked(window);
     jf_os_mutex_unlock(&window->mutex);
     if (large != NULL) {
-        uint32_t index = large->index;
+        uint32_t index = jf_large_index(large);
         unsigned align_log2 = large->align_log2;
         jf_large_destroy(window, large);
         set_purged(window, heap, index, align_log2);

@@ -153,6 +153,24 @@ struct jf_large {
     struct jf_large *next, *previous;
 };
 
+/* A large block's entry and purge priority: walks read them while it is given them. */
+static inline uint32_t jf_large_index(const struct jf_large *large) {
+    return __atomic_load_n(&large->index, __ATOMIC_RELAXED);
+}
+
+static inline unsigned jf_large_priority(const struct jf_large *large) {
+    return __atomic_load_n(&large->priority, __ATOMIC_RELAXED);
+}
+
+static inline void jf_large_set_priority(struct jf_large *large, unsigned priority) {
+    __atomic_store_n(&large->priority, priority, __ATOMIC_RELAXED);
+}
+
+static inline void jf_large_name(struct jf_large *large, uint32_t index, unsigned priority) {
+    __atomic_store_n(&large->index, index, __ATOMIC_RELAXED);
+    jf_large_set_priority(large, priority);
+}
+
 /* ------------------------------------------------------------------------------------- threads */
 
 /* A hole a thread bumps into: [bump, limit) is committed and claimed, [limit, hole_end) not yet. */
