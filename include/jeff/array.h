@@ -399,7 +399,6 @@ RM_API int rmarray_stats(rmarray_t array, struct rm_array_stats *ret_stats);
     struct name##_declared_
 /* NOLINTEND(bugprone-macro-parentheses) */
 
-
 #ifdef __cplusplus
 }
 #endif
