@@ -505,10 +505,7 @@ void RandomProgram::compact() {
 
 void RandomProgram::expect_misuse(enum rm_misuse_kind kind) {
     EXPECT_EQ(misuses_, 1u) << "kind " << kind;
-    // the entry of a freed block may have left the table of a fixed heap
-    bool dropped = kind == RM_MISUSE_STALE_HANDLE && options_.buffer_size != 0 &&
-                   misuse_kind_ == RM_MISUSE_FOREIGN_HANDLE;
-    EXPECT_TRUE(misuse_kind_ == kind || dropped) << misuse_kind_ << " instead of " << kind;
+    EXPECT_EQ(misuse_kind_, kind);
     misuses_ = 0;
 }
 
