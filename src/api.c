@@ -49,11 +49,13 @@ static void let_go(struct jf_heap *heap) {
     jf_os_mutex_unlock(&heap->compacting);
 }
 
-/* In the child the thread that was compacting is gone, and nobody waits for a mutex. */
+/* In the child the thread that was compacting is gone, and nobody waits for a mutex: a slide would give way
+ * to those that waited in the parent, step after step. */
 static void renew(struct jf_heap *heap) {
     jf_os_mutex_init(&heap->mutex);
     jf_os_mutex_init(&heap->compacting);
     heap->compactor_busy = 0;
+    heap->waiting = 0;
 }
 
 /* The process is copied while all mutexes are held, in the order in which they are taken elsewhere. */

@@ -6,6 +6,10 @@
 #include <atomic>
 #include <chrono>
 
+extern "C" {
+#include "heap/heap.h"
+}
+
 using support::BusyCompactor;
 using support::Exchange;
 using support::expect_whole_in_child;
@@ -276,6 +280,23 @@ TEST_F(Fork, TheChildUsesAFixedHeapThatOthersWereBusyIn) {
         support::free_filled(block);
     own_.clear();
     support::expect_whole(heap);
+    rmheap_destroy(heap);
+}
+
+// A slide gives way to threads that wait for the heap's mutex. In the child there are none, however many
+// waited at the moment of the fork.
+TEST_F(Fork, TheChildsSlideGivesWayToNobody) {
+    std::vector<char> buffer(64 << 10);
+    rmheap_t heap = rmheap_create_in(buffer.data(), buffer.size(), nullptr);
+    ASSERT_NE(heap, nullptr);
+    auto *inner = reinterpret_cast<struct jf_heap *>(heap);
+    __atomic_store_n(&inner->waiting, 3, __ATOMIC_RELAXED);
+    run_child([&] {
+        CHILD_EXPECT(__atomic_load_n(&inner->waiting, __ATOMIC_RELAXED) == 0);
+        CHILD_EXPECT(rmheap_compact(heap, 0) == RM_COMPACT_DONE);
+    });
+    EXPECT_EQ(inner->waiting, 3u);
+    __atomic_store_n(&inner->waiting, 0, __ATOMIC_RELAXED);
     rmheap_destroy(heap);
 }
 
