@@ -98,8 +98,10 @@ struct rm_misuse {
 enum { RM_LOCKS_MAX = 2048 };       /* locks at a time on one block */
 enum { RM_PURGE_PRIORITY_MAX = 7 }; /* the last to be emptied */
 
-/* A block has moved, by a compaction or by rmlock_long: it is at `address` now. Called after the move, on
- * the thread that made the call, with no lock of the library held. Not called for rmrealloc. Inside, only lock, unlock, weaklock and deref are allowed. */
+/* A block has moved, by a compaction, by scrambling or by rmlock_long: it was at `address` after the move.
+ * Called on the thread that made the call, with no lock of the library held: where other threads lock, free
+ * and compact meanwhile, the block may have moved on or have been freed by then. Not called for rmrealloc.
+ * Inside, only lock, unlock, weaklock and deref are allowed. */
 typedef void rm_moved_fn(void *context, rmhandle_t handle, void *address, size_t size);
 
 /* Memory ran out for a request of `size` bytes, after compacting and purging. Return nonzero when

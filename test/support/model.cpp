@@ -11,6 +11,13 @@ uint64_t Random::next() {
     return value ^ value >> 31;
 }
 
+uint64_t Random::chosen(uint64_t bound) {
+    uint64_t value = 0;
+    for (uint64_t most = bound - 1; most != 0 && left_ != 0; most >>= 8, left_--)
+        value = value << 8 | *choices_++;
+    return value;
+}
+
 size_t Random::size(size_t most) {
     unsigned bits = 0;
     while (most >> bits > 1)

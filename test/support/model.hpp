@@ -10,13 +10,21 @@
 
 namespace support {
 
-// Random numbers that are the same on every machine (splitmix64).
+// Random numbers that are the same on every machine (splitmix64); or, for a fuzzer, choices read from bytes
+// that somebody else made up.
 class Random {
   public:
     explicit Random(uint64_t seed) : state_(seed) {}
+    // below, chance and size take from `choices` as many bytes as their bound needs, and give 0 when all
+    // are spent.
+    Random(const uint8_t *choices, size_t size) : state_(0), choices_(choices), left_(size) {}
     uint64_t next();
     uint64_t below(uint64_t bound) {
-        return next() % bound;
+        return choices_ != nullptr ? chosen(bound) % bound : next() % bound;
+    }
+    // Whether there were choices, and none is left.
+    bool spent() const {
+        return choices_ != nullptr && left_ == 0;
     }
     bool chance(unsigned of_thousand) {
         return below(1000) < of_thousand;
@@ -25,7 +33,11 @@ class Random {
     size_t size(size_t most);
 
   private:
+    uint64_t chosen(uint64_t bound);
+
     uint64_t state_;
+    const uint8_t *choices_ = nullptr;
+    size_t left_ = 0;
 };
 
 // Contents that depend on a seed and on the place of every byte.

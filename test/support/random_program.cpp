@@ -33,8 +33,10 @@ void run_random_program(const RandomProgramOptions &options) {
 // -------------------------------------------------------------------------------------------- heaps
 
 RandomProgram::RandomProgram(const RandomProgramOptions &options)
-    : options_(options), random_(options.seed), heaps_(options.heaps),
-      buffers_(options.heaps, std::vector<char>(options.buffer_size)) {
+    : options_(options),
+      random_(options.choices != nullptr ? Random(options.choices, options.choice_bytes)
+                                         : Random(options.seed)),
+      heaps_(options.heaps), buffers_(options.heaps, std::vector<char>(options.buffer_size)) {
     // asked where a handle's heap cannot be told
     struct rm_options defaults;
     rmoptions_init(&defaults);
@@ -122,7 +124,9 @@ RandomProgram::Operation RandomProgram::choose() {
 }
 
 void RandomProgram::run() {
-    for (step_ = 0; step_ < options_.operations && !testing::Test::HasFailure(); step_++) {
+    for (step_ = 0; step_ < options_.operations && !random_.spent(); step_++) {
+        if (testing::Test::HasFailure())
+            break;
         Operation operation = choose();
         (this->*operation)();
         verify_moves();

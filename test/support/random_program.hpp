@@ -13,6 +13,8 @@ namespace support {
 
 struct RandomProgramOptions {
     uint64_t seed = 1;
+    const uint8_t *choices = nullptr; // in place of random numbers: ends when these bytes are spent
+    size_t choice_bytes = 0;
     size_t operations = 10000;
     unsigned heaps = 1;             // at most 8
     size_t buffer_size = 0;         // fixed heaps of this size; 0: growing ones
@@ -45,7 +47,7 @@ class RandomProgram {
     RandomProgram(const RandomProgram &) = delete;
     RandomProgram &operator=(const RandomProgram &) = delete;
 
-    // Does operation after operation until one fails.
+    // Does operation after operation until one fails, or the choices are spent.
     void run();
 
   private:
