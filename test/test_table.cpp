@@ -67,6 +67,25 @@ TEST_F(Table, RetiredEntriesAreNotUsedAgain) {
     }
 }
 
+TEST_F(Table, EntriesAreRetiredWhenTheirHeapEndsToo) {
+    struct rm_options options;
+    rmoptions_init(&options);
+    options.retire = 1;
+    std::set<uint32_t> used_up;
+    {
+        GrowingHeap retiring(&options);
+        for (size_t size : {8, 300000}) {
+            rmhandle_t handle = rmheap_malloc(retiring, size);
+            jf_word *entry = heap.entry(handle);
+            jf_word_fetch_xor(entry, ~*entry & JF_ENTRY_GENERATION_MASK); // as after 4095 reuses
+            used_up.insert(index(handle));
+        }
+    }
+    for (int i = 0; i < 2 * JF_TABLE_PAGE_ENTRIES; i++)
+        EXPECT_EQ(used_up.count(index(rmheap_malloc(heap, 8))), 0u);
+    EXPECT_EQ(heap.check(), 0) << heap.fault.name;
+}
+
 TEST_F(Table, EntriesFreedByOthersComeBackToTheirOwner) {
     size_t pages = table()->pages_used;
     for (int round = 0; round < 50; round++) {

@@ -41,7 +41,7 @@ struct jf_heap *jf_grow_create(struct jf_window *window, const struct jf_options
 }
 
 /* Makes the entry of a block that goes with its heap free, whatever state it is in. */
-static void drop_entry(struct jf_thread *thread, uint32_t index) {
+static void drop_entry(struct jf_thread *thread, const struct jf_heap *heap, uint32_t index) {
     struct jf_window *window = thread->window;
     jf_word *entry = jf_space_entry(&window->space, index);
     jf_word word = jf_word_load(entry);
@@ -49,7 +49,7 @@ static void drop_entry(struct jf_thread *thread, uint32_t index) {
     do
         next = (jf_entry_next_generation(word) & JF_ENTRY_GENERATION_MASK) | JF_ENTRY_PENDING;
     while (!jf_word_compare_swap(entry, &word, next));
-    jf_table_push(&window->table, &thread->entries, index, false);
+    jf_table_push(&window->table, &thread->entries, index, heap->options.retire);
 }
 
 static void drop_region(struct jf_thread *thread, struct jf_region *region) {
@@ -62,7 +62,7 @@ static void drop_region(struct jf_thread *thread, struct jf_region *region) {
         uint32_t index = jf_header_index(step.header);
         jf_word word = jf_word_load(jf_space_entry(space, index));
         if (jf_entry_state(word) != JF_ENTRY_FREE && jf_space_address(space, word) == step.payload)
-            drop_entry(thread, index);
+            drop_entry(thread, region->heap, index);
     }
     jf_word_store(&region->live, 0);
     jf_region_release(region);
@@ -74,14 +74,14 @@ static void drop_list(struct jf_thread *thread, struct jf_region *const *list) {
 }
 
 /* Entries of purged blocks are found in the table only: they have no memory. */
-static void drop_purged(struct jf_thread *thread, uint32_t id) {
+static void drop_purged(struct jf_thread *thread, const struct jf_heap *heap) {
     struct jf_window *window = thread->window;
     uint32_t end = (uint32_t)(window->table.pages_used << JF_TABLE_PAGE_SHIFT);
     for (uint32_t index = 1; index < end; index++) {
         jf_word word = jf_word_load(jf_space_entry(&window->space, index));
         if (jf_entry_state(word) == JF_ENTRY_PURGED &&
-            jf_grow_purged_id(jf_entry_offset(word)) == id)
-            drop_entry(thread, index);
+            jf_grow_purged_id(jf_entry_offset(word)) == heap->u.grow.id)
+            drop_entry(thread, heap, index);
     }
 }
 
@@ -109,16 +109,15 @@ void jf_grow_destroy(struct jf_heap *heap) {
     drop_list(thread, &grow->stuck[0]);
     drop_list(thread, &grow->stuck[1]);
     drop_list(thread, &grow->owned);
-    drop_purged(thread, grow->id);
+    drop_purged(thread, heap);
     struct jf_large *large = grow->large;
+    for (const struct jf_large *each = large; each != NULL; each = each->next)
+        drop_entry(thread, heap, jf_large_index(each));
     jf_thread_open_others(window);
     window->heaps[grow->id] = NULL;
     jf_os_mutex_unlock(&window->mutex);
     while (large != NULL) {
         struct jf_large *next = large->next;
-        jf_thread_enter(thread);
-        drop_entry(thread, jf_large_index(large));
-        jf_thread_leave(thread);
         jf_large_destroy(window, large);
         large = next;
     }
