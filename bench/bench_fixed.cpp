@@ -51,7 +51,6 @@ Values compact_fixed(const Case &which, uint64_t seed) {
     rm_compact_status status = rmheap_compact_us(heap, 0, &result);
     double time = static_cast<double>(bench::cpu_ns() - start);
     rm_stats stats;
-    stats.struct_size = sizeof stats;
     rmheap_stats(heap, &stats);
     size_t wanted = static_cast<size_t>(static_cast<double>(stats.hole_bytes) * 0.99);
     bool fits = rmheap_malloc(heap, wanted) != nullptr;

@@ -172,7 +172,6 @@ Values bookkeeping() {
         aligned = aligned && reinterpret_cast<uintptr_t>(rmweaklock(handle)) % 16 == 0;
     }
     rm_stats stats;
-    stats.struct_size = sizeof stats;
     rmheap_stats(heap, &stats);
     double blocks = static_cast<double>(handles.size());
     double resident = static_cast<double>(bench::resident_bytes() - baseline);

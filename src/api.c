@@ -573,7 +573,7 @@ rm_compact_status rmcompact_us(uint32_t max_us, struct rm_compact_result *ret_re
 static void fill_stats(rmheap_t opaque, bool brief, struct rm_stats *ret_stats) {
     struct jf_heap *heap = jf_api_heap_if_any(opaque);
     memset(ret_stats, 0, sizeof *ret_stats);
-    ret_stats->struct_size = sizeof *ret_stats;
+    ret_stats->struct_size = offsetof(struct rm_stats, later);
     if (heap != NULL)
         jf_stats(heap, brief, ret_stats);
 }

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <sys/auxv.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -50,7 +51,7 @@ TEST_F(Default, HeapStartsWhenItIsAskedFor) {
     rm_stats stats;
     rmstats(&stats);
     EXPECT_EQ(0u, stats.reserved);
-    EXPECT_EQ(sizeof stats, stats.struct_size);
+    EXPECT_EQ(offsetof(struct rm_stats, later), stats.struct_size);
     EXPECT_EQ(0, rmcheck(nullptr));
     EXPECT_EQ(RM_COMPACT_DONE, rmcompact(0));
     EXPECT_NE(nullptr, rmheap_default());
@@ -151,6 +152,19 @@ TEST_F(EnvironmentDeath, IsOverruledByTheProgram) {
             exit_saying_whether(rmconfigure(&options) == 0 && rmmalloc(64 << 20) != nullptr);
         },
         testing::ExitedWithCode(0), "");
+}
+
+// A program started with another effective group than its real one is treated as one that is setgid.
+TEST_F(EnvironmentDeath, IsIgnoredBySetgidPrograms) {
+    if (setegid(65534) != 0)
+        GTEST_SKIP() << "takes root";
+    EXPECT_EXIT(
+        {
+            setenv("JEFF_LIMIT", "2M", 1);
+            exit_saying_whether(getauxval(AT_SECURE) != 0 && rmmalloc(64 << 20) != nullptr);
+        },
+        testing::ExitedWithCode(0), "");
+    EXPECT_EQ(setegid(getgid()), 0);
 }
 
 TEST_F(EnvironmentDeath, LimitIsNotForAHeapInABuffer) {

@@ -136,7 +136,7 @@ struct rm_options {
 
 /* Figures of a heap, in bytes unless another unit is named. */
 struct rm_stats {
-    size_t struct_size;      /* bytes of this struct the library filled */
+    size_t struct_size;      /* bytes of this struct that the library has figures for */
     uint64_t blocks;         /* live blocks */
     uint64_t live;           /* bytes of live blocks with headers, rounded as they lie */
     uint64_t requested;      /* bytes the program asked for in the live blocks */
@@ -159,6 +159,7 @@ struct rm_stats {
     uint64_t bytes_moved;
     uint64_t bytes_released;
     uint64_t moves_aborted;
+    uint64_t later[8]; /* 0; figures of later versions, which struct_size then includes */
 };
 
 /* What rmcheck found first. */
