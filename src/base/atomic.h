@@ -73,6 +73,10 @@ static inline void jf_fence_acquire(void) {
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
+static inline void jf_fence_release(void) {
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
 #else
 
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
@@ -112,6 +116,10 @@ static inline void jf_fence(void) {
 
 static inline void jf_fence_acquire(void) {
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
+}
+
+static inline void jf_fence_release(void) {
+    __atomic_thread_fence(__ATOMIC_RELEASE);
 }
 
 #endif

@@ -6,6 +6,7 @@
 enum {
     WASTE_MIN = 2 << JF_PAGE_SHIFT, /* bytes of dead memory below which a region is left alone */
     WASTE_SHARE = 32,               /* and below this part of its memory */
+    BUDDY_BINS = 4,                 /* a buddy may be denser by this much */
 };
 
 static size_t waste(const struct jf_region *region) {
@@ -21,17 +22,29 @@ bool jf_choose_is_sparse(const struct jf_region *region) {
     return dead >= WASTE_MIN && dead * WASTE_SHARE >= jf_region_committed(region);
 }
 
-struct jf_region *jf_choose_source(struct jf_heap *heap, unsigned most, bool *ret_more) {
+/* The other half of the pair of regions that `last` is of, if it is about as sparse as the sparsest. */
+static struct jf_region *sparse_buddy(const struct jf_grow *grow, const struct jf_heap *heap,
+                                      uintptr_t last) {
+    struct jf_chunk chunk = jf_arena_find(grow->window->arena, last ^ JF_REGION_SIZE);
+    struct jf_region *region = chunk.owner;
+    if (last == 0 || chunk.kind != JF_CHUNK_REGION || region->heap != heap ||
+        region->state != JF_REGION_LISTED)
+        return NULL;
+    bool sparse = region->bin <= jf_bits_lowest(grow->bin_mask) + BUDDY_BINS;
+    return sparse && jf_choose_is_sparse(region) ? region : NULL;
+}
+
+struct jf_region *jf_choose_source(struct jf_heap *heap, uintptr_t last, unsigned most,
+                                   bool *ret_more) {
     struct jf_grow *grow = &heap->u.grow;
-    struct jf_region *chosen = NULL;
     *ret_more = false;
     jf_os_mutex_lock(&grow->window->mutex);
     grow->window->keep_empty = true;
     jf_window_relist_locked(grow->window);
+    struct jf_region *chosen = sparse_buddy(grow, heap, last);
     while (chosen == NULL && grow->bin_mask != 0) {
         struct jf_region *region = grow->bins[jf_bits_lowest(grow->bin_mask)];
         if (jf_choose_is_sparse(region)) {
-            jf_region_set_state(region, JF_REGION_HELD);
             chosen = region;
         } else if (most-- == 0) {
             *ret_more = true;
@@ -41,6 +54,8 @@ struct jf_region *jf_choose_source(struct jf_heap *heap, unsigned most, bool *re
             jf_region_set_state(region, JF_REGION_SETTLED);
         }
     }
+    if (chosen != NULL)
+        jf_region_set_state(chosen, JF_REGION_HELD);
     grow->window->keep_empty = false;
     jf_os_mutex_unlock(&grow->window->mutex);
     return chosen;

@@ -5,9 +5,11 @@
  * Places to move to, best first:
  *   pocket  a hole in pages that stay anyway, because a block there is locked (or stays for another
  *           reason); kept by size in bins, linked through the hole's second word
- *   gap     whole pages vacated by earlier moves; used in the order they came about, so blocks go to the
- *           lowest addresses first. More than a few regions' worth is given back at once.
- *   fresh   a new region, when there is no gap yet: so a compaction needs about one region of memory
+ *   gap     whole pages vacated by earlier moves, between blocks that stay; used in the order they came
+ *           about, so blocks go to the lowest addresses first. More than some is given back at once.
+ *   empty   a whole region vacated; a few are kept, so that those given back are mostly neighbours: the
+ *           system takes two MiB that begin at a multiple of their size in less time than one
+ *   fresh   a new region, when there is neither: so a compaction needs about one region of memory
  */
 #ifndef JEFF_COMPACT_COMPACTOR_H
 #define JEFF_COMPACT_COMPACTOR_H
@@ -17,10 +19,13 @@
 enum {
     JF_GAPS_MAX = 64,
     JF_GAPS_KEEP = 2 << 20, /* bytes of gaps that keep their memory */
+    JF_EMPTY_KEEP = 3,      /* vacated regions that are kept to be filled; */
+    JF_EMPTY_MAX = 8,       /* most of them, where there was no time to give one back */
     JF_POCKET_BINS = 10,    /* pockets of 16 << bin .. bytes */
     JF_POCKET_MIN = 32,
     JF_BATCH_BLOCKS = 512, /* most blocks looked at in a step */
-    JF_BATCH_BYTES = 32 << 10,
+    JF_BATCH_BYTES = 64 << 10,
+    JF_GROUP_BLOCKS = 512, /* most blocks that are marked, asked about and moved together */
     JF_COMPACT_OVER = JF_CLAIM_SIZE, /* bytes above the heap's limit that a compaction may use */
 };
 
@@ -29,40 +34,89 @@ struct jf_gap {
     uintptr_t from, to;
 };
 
+/* The gap that blocks are being moved to. What lies before `limit` has its memory and is counted in the
+ * region's live bytes before a block is there: somebody may free it as soon as its entry names the place.
+ * Between two steps `limit` is `from`: nothing is counted that is not there. */
+struct jf_filling {
+    struct jf_region *region; /* NULL: none */
+    uintptr_t from, limit, to;
+    uintptr_t
+        counted; /* `from` when the region's blocks and `filled` were brought up to date last, plus the
+                        * bytes that alignment has cost since */
+    uint32_t blocks; /* placed since then */
+};
+
 /* What becomes of a block in a batch. */
-enum jf_fate { JF_FATE_LOCKED, JF_FATE_STAYS, JF_FATE_MOVES, JF_FATE_MARKED, JF_FATE_MOVED };
+enum jf_fate {
+    JF_FATE_LOCKED,
+    JF_FATE_STAYS,
+    JF_FATE_MOVES,
+    JF_FATE_MARKED,
+    JF_FATE_GONE, /* moved, or freed since it was looked at */
+};
+
+/* Blocks that are marked, asked about and moved together. */
+struct jf_group {
+    unsigned count;
+    uintptr_t end; /* next header behind the last of them */
+    uintptr_t at[JF_GROUP_BLOCKS];
+    jf_word word[JF_GROUP_BLOCKS];
+    uint8_t fate[JF_GROUP_BLOCKS];
+};
 
 struct jf_compactor {
     struct jf_region *source;              /* region being walked; NULL: choose one */
     uintptr_t cursor;                      /* next header to look at */
     uintptr_t run;                         /* start of the free run that ends at the cursor */
     uint64_t pinned[JF_REGION_PAGES / 64]; /* pages of the source with a block that cannot move */
-    uint32_t witness;                      /* entry of a block that was locked in the source */
-    struct jf_gap gap;                     /* being filled from `from`; region NULL: none */
+    bool any_pinned;
+    uint32_t witness; /* entry of a block that was locked in the source */
+    uintptr_t
+        last_source; /* where the region began that was walked last; 0: none, or its buddy was too */
+    struct jf_filling gap; /* being filled */
+    size_t claim;          /* bytes of it that are made ready at a time */
     size_t filled; /* live bytes that its region would have, had nothing been freed there since */
     struct jf_gap gaps[JF_GAPS_MAX];
     unsigned gap_first, gap_count;
     size_t gap_bytes;
+    struct jf_region *empty[JF_EMPTY_MAX]; /* vacated regions, the oldest first */
+    unsigned empty_count;
     uintptr_t pockets[JF_POCKET_BINS];
     uint32_t pocket_mask;
     bool in_cycle; /* a cycle has begun and not ended */
     bool starved;  /* a block stayed in this cycle because there was no room to move it to */
     uint64_t committed_before; /* the heap's committed bytes when the cycle began */
-    unsigned count;
-    uintptr_t at[JF_BATCH_BLOCKS];
-    jf_word word[JF_BATCH_BLOCKS];
-    uint8_t fate[JF_BATCH_BLOCKS];
+    uint64_t give_ns;  /* what giving back a region, or two, takes on this machine at most */
+    uint64_t purge_ns; /* and a step of giving back what the arena keeps */
+    struct jf_group groups[2]; /* being moved, and being looked at meanwhile */
 };
 
 /* --- gaps.c */
 
-/* A place for `stride` bytes: address of the header, its pages marked as holding memory, and a header over
- * what is left of the hole it was taken from where that is a pocket. 0: no room to be had. */
+/* A place for `stride` bytes: address of the header, its pages marked as holding memory, its bytes counted in
+ * its region, and a header over what is left of the hole it was taken from where that is a pocket. 0: no room
+ * to be had. */
 uintptr_t jf_gaps_place(struct jf_heap *heap, struct jf_compactor *compactor, size_t stride,
                         unsigned align_log2);
 
-/* Takes a place back that was not used. */
-void jf_gaps_return(struct jf_compactor *compactor, uintptr_t at, size_t stride);
+/* The same without a call where there is nothing to decide. */
+static inline uintptr_t jf_gaps_place_fast(struct jf_heap *heap, struct jf_compactor *compactor,
+                                           size_t stride, unsigned align_log2) {
+    struct jf_filling *gap = &compactor->gap;
+    uintptr_t at = gap->from;
+    if (compactor->pocket_mask != 0 || align_log2 != JF_ALIGN_LOG2_MIN || gap->limit - at < stride)
+        return jf_gaps_place(heap, compactor, stride, align_log2);
+    gap->from = at + stride;
+    gap->blocks++;
+    return at;
+}
+
+/* Takes a place back that was given out last and not used. */
+void jf_gaps_return(struct jf_heap *heap, struct jf_compactor *compactor, uintptr_t at,
+                    size_t stride);
+
+/* Brings the accounts of the region being filled up to date: a step ends. */
+void jf_gaps_settle(struct jf_compactor *compactor);
 
 /* Writes a header over the rest of the gap being filled. */
 void jf_gaps_make_walkable(struct jf_compactor *compactor);
@@ -75,14 +129,17 @@ void jf_gaps_leave(struct jf_compactor *compactor);
 size_t jf_gaps_add_run(struct jf_compactor *compactor, struct jf_region *region, uintptr_t from,
                        uintptr_t to);
 
-/* Keeps a region that is empty now as a gap, or gives it back. Returns bytes given back. */
-size_t jf_gaps_add_region(struct jf_heap *heap, struct jf_compactor *compactor,
-                          struct jf_region *region);
+/* Keeps a region that is empty now, to be filled or given back. There are less than JF_EMPTY_MAX. */
+void jf_gaps_add_region(struct jf_compactor *compactor, struct jf_region *region);
+
+/* Gives back one of the empty regions, or two that are buddies; returns bytes. There is one. */
+size_t jf_gaps_give_region(struct jf_heap *heap, struct jf_compactor *compactor);
 
 /* Gives back the oldest gap, of which there is one; returns bytes. */
 size_t jf_gaps_give_one(struct jf_compactor *compactor);
 
-/* Gives back what is left of all gaps but the one being filled, and forgets the pockets; returns bytes. */
+/* No gap and no empty region is left but the one being filled: gives back the rest of that, and forgets the
+ * pockets; returns bytes. */
 size_t jf_gaps_finish(struct jf_compactor *compactor);
 
 /* --- choose.c. Nothing is moved here. */
@@ -90,10 +147,12 @@ size_t jf_gaps_finish(struct jf_compactor *compactor);
 /* Whether moving the region's blocks elsewhere would free enough memory to be worth it. */
 bool jf_choose_is_sparse(const struct jf_region *region);
 
-/* The sparsest region that is worth it, HELD now; NULL when there is none. Dense ones met on the way are
- * settled. Takes the window's mutex. Looks at no more than `most` regions; *ret_more says that it stopped
- * for that. */
-struct jf_region *jf_choose_source(struct jf_heap *heap, unsigned most, bool *ret_more);
+/* The sparsest region that is worth it, HELD now; NULL when there is none. The buddy of the region that begins
+ * at `last` (0: none) goes before those that are hardly sparser: two buddies are given back in one go. Dense ones
+ * met on the way are settled. Takes the window's mutex. Looks at no more than `most` regions; *ret_more says
+ * that it stopped for that. */
+struct jf_region *jf_choose_source(struct jf_heap *heap, uintptr_t last, unsigned most,
+                                   bool *ret_more);
 
 /* A compaction call begins: all stuck regions may be looked at again, unless the last call did not get
  * through with them. */

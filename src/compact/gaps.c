@@ -2,7 +2,10 @@
 #include "base/debug.h"
 #include "compact/compactor.h"
 
-enum { POCKET_MAX = JF_GRAIN << JF_POCKET_BINS };
+enum {
+    POCKET_MAX = JF_GRAIN << JF_POCKET_BINS,
+    POPULATE_MIN = 4 << JF_PAGE_SHIFT, /* bytes of fresh pages that are asked for in one go */
+};
 
 /* ------------------------------------------------------------------------------------- pockets */
 
@@ -58,24 +61,43 @@ static uintptr_t place_in_pocket(struct jf_compactor *compactor, size_t stride) 
 /* ------------------------------------------------------------------------------------- gaps */
 
 void jf_gaps_make_walkable(struct jf_compactor *compactor) {
-    struct jf_gap *gap = &compactor->gap;
+    struct jf_filling *gap = &compactor->gap;
     if (gap->region != NULL && gap->from < gap->to)
         jf_header_store(gap->from, jf_header_hole(gap->to - gap->from));
 }
 
+void jf_gaps_settle(struct jf_compactor *compactor) {
+    struct jf_filling *gap = &compactor->gap;
+    if (gap->region == NULL || (gap->limit == gap->from && gap->counted == gap->from))
+        return;
+    compactor->filled += gap->from - gap->counted;
+    jf_word_fetch_add(&gap->region->live, ((jf_word)gap->blocks << 32) - (gap->limit - gap->from));
+    gap->blocks = 0;
+    gap->limit = gap->counted = gap->from;
+}
+
+static size_t give_rest(const struct jf_filling *gap) {
+    if (gap->region == NULL || gap->from + JF_HEADER_SIZE >= gap->to)
+        return 0;
+    return jf_region_give_back(gap->region, gap->from + JF_HEADER_SIZE, gap->to);
+}
+
 void jf_gaps_leave(struct jf_compactor *compactor) {
-    struct jf_gap *gap = &compactor->gap;
+    struct jf_filling *gap = &compactor->gap;
+    jf_gaps_settle(compactor);
     jf_gaps_make_walkable(compactor);
-    if (gap->region != NULL && gap->from + JF_HEADER_SIZE < gap->to)
-        jf_region_give_back(gap->region, gap->from + JF_HEADER_SIZE, gap->to);
+    give_rest(gap);
     if (gap->region != NULL)
         gap->region->settled_live = (uint32_t)compactor->filled;
     gap->region = NULL;
+    gap->from = gap->limit = 0;
 }
 
-static void begin_gap(struct jf_compactor *compactor, struct jf_gap gap) {
-    compactor->gap = gap;
-    compactor->filled = jf_region_live_bytes(gap.region);
+static void begin_gap(struct jf_compactor *compactor, struct jf_region *region, uintptr_t from,
+                      uintptr_t to) {
+    compactor->gap = (struct jf_filling){
+        .region = region, .from = from, .limit = from, .to = to, .counted = from};
+    compactor->filled = jf_region_live_bytes(region);
 }
 
 static bool fresh_gap(struct jf_heap *heap, struct jf_compactor *compactor) {
@@ -87,19 +109,53 @@ static bool fresh_gap(struct jf_heap *heap, struct jf_compactor *compactor) {
     jf_os_mutex_unlock(&window->mutex);
     if (region == NULL)
         return false;
-    begin_gap(compactor, (struct jf_gap){region, jf_region_first(region), jf_region_last(region)});
+    begin_gap(compactor, region, jf_region_first(region), jf_region_last(region));
     return true;
+}
+
+/* Index of the other half of the pair of regions that this one is of; the count when it is not there. */
+static unsigned find_buddy(const struct jf_compactor *compactor, unsigned index) {
+    uintptr_t buddy = compactor->empty[index]->start ^ JF_REGION_SIZE;
+    unsigned i = 0;
+    while (i < compactor->empty_count && compactor->empty[i]->start != buddy)
+        i++;
+    return i;
+}
+
+static struct jf_region *take_empty(struct jf_compactor *compactor, unsigned index) {
+    struct jf_region *region = compactor->empty[index];
+    compactor->empty_count--;
+    for (unsigned i = index; i < compactor->empty_count; i++)
+        compactor->empty[i] = compactor->empty[i + 1];
+    return region;
+}
+
+/* An empty region to be filled: one without its buddy, so that pairs are left to be given back. */
+static void empty_gap(struct jf_compactor *compactor) {
+    unsigned index = 0;
+    while (index < compactor->empty_count && find_buddy(compactor, index) != compactor->empty_count)
+        index++;
+    if (index == compactor->empty_count)
+        index = 0;
+    struct jf_region *region = take_empty(compactor, index);
+    begin_gap(compactor, region, jf_region_first(region), jf_region_last(region));
 }
 
 static bool next_gap(struct jf_heap *heap, struct jf_compactor *compactor) {
     jf_gaps_leave(compactor);
-    if (compactor->gap_count == 0)
-        return fresh_gap(heap, compactor);
-    begin_gap(compactor, compactor->gaps[compactor->gap_first]);
-    compactor->gap_first = (compactor->gap_first + 1) % JF_GAPS_MAX;
-    compactor->gap_count--;
-    compactor->gap_bytes -= compactor->gap.to - compactor->gap.from;
-    return true;
+    if (compactor->gap_count != 0) {
+        const struct jf_gap *gap = &compactor->gaps[compactor->gap_first];
+        compactor->gap_first = (compactor->gap_first + 1) % JF_GAPS_MAX;
+        compactor->gap_count--;
+        compactor->gap_bytes -= gap->to - gap->from;
+        begin_gap(compactor, gap->region, gap->from, gap->to);
+        return true;
+    }
+    if (compactor->empty_count != 0) {
+        empty_gap(compactor);
+        return true;
+    }
+    return fresh_gap(heap, compactor);
 }
 
 /* Counts what comes (or, negated, does not come after all) into the region being filled. */
@@ -109,29 +165,74 @@ static void count_filled(struct jf_compactor *compactor, uintptr_t at, size_t st
         compactor->filled += stride;
 }
 
+static struct jf_region *owner_of(const struct jf_heap *heap, uintptr_t at) {
+    return jf_arena_owner(heap->u.grow.window->arena, at);
+}
+
+/* Memory for the gap up to `limit`, asked for in one go where much of it is missing: a page fault costs many
+ * times what the page does. False when the heap's limit forbids it. */
+static bool commit_to(const struct jf_filling *gap, uintptr_t limit) {
+    struct jf_region *region = gap->region;
+    /* the header of what follows has to be written too */
+    uintptr_t touched = limit + JF_HEADER_SIZE;
+    if (touched > region->end)
+        touched = region->end;
+    size_t before = jf_region_committed(region);
+    if (!jf_region_commit(region, gap->from, touched, JF_COMPACT_OVER))
+        return false;
+    if (jf_region_committed(region) - before >= POPULATE_MIN) {
+        uintptr_t start = jf_bits_round_down(gap->from, JF_PAGE_SIZE);
+        jf_os_populate(start, jf_bits_round_up(touched, JF_PAGE_SIZE) - start);
+    }
+    return true;
+}
+
+/* Makes the gap ready up to `end` at least. */
+static bool claim(struct jf_compactor *compactor, uintptr_t end) {
+    struct jf_filling *gap = &compactor->gap;
+    uintptr_t limit = gap->limit + compactor->claim;
+    if (limit < end)
+        limit = end;
+    if (limit > gap->to)
+        limit = gap->to;
+    if (!commit_to(gap, limit)) {
+        limit = end;
+        if (!commit_to(gap, limit))
+            return false;
+    }
+    jf_region_add(gap->region, (uint32_t)(limit - gap->limit), 0);
+    gap->limit = limit;
+    return true;
+}
+
+/* The bytes up to `at` are lost to alignment. */
+static void skip_to(struct jf_filling *gap, uintptr_t at) {
+    size_t lost = at - gap->from;
+    jf_header_store(gap->from, jf_header_hole(lost));
+    jf_word_fetch_add(&gap->region->live, (jf_word)0 - lost);
+    gap->counted += lost;
+}
+
 uintptr_t jf_gaps_place(struct jf_heap *heap, struct jf_compactor *compactor, size_t stride,
                         unsigned align_log2) {
-    struct jf_gap *gap = &compactor->gap;
+    struct jf_filling *gap = &compactor->gap;
     if (align_log2 == JF_ALIGN_LOG2_MIN) {
         uintptr_t at = place_in_pocket(compactor, stride);
         if (at != 0) {
             count_filled(compactor, at, stride);
+            jf_region_add(owner_of(heap, at), (uint32_t)stride, 1);
             return at;
         }
     }
     for (unsigned tries = 0; tries < JF_GAPS_MAX; tries++) {
         uintptr_t at = jf_block_align(gap->from, align_log2);
         if (gap->region != NULL && at + stride <= gap->to) {
-            /* the header of what follows has to be written too */
-            uintptr_t touched = at + stride + JF_HEADER_SIZE;
-            if (touched > gap->region->end)
-                touched = gap->region->end;
-            if (!jf_region_commit(gap->region, gap->from, touched, JF_COMPACT_OVER))
+            if (at + stride > gap->limit && !claim(compactor, at + stride))
                 return 0;
             if (at != gap->from)
-                jf_header_store(gap->from, jf_header_hole(at - gap->from));
+                skip_to(gap, at);
             gap->from = at + stride;
-            compactor->filled += stride;
+            gap->blocks++;
             return at;
         }
         if (!next_gap(heap, compactor))
@@ -140,12 +241,18 @@ uintptr_t jf_gaps_place(struct jf_heap *heap, struct jf_compactor *compactor, si
     return 0;
 }
 
-void jf_gaps_return(struct jf_compactor *compactor, uintptr_t at, size_t stride) {
+void jf_gaps_return(struct jf_heap *heap, struct jf_compactor *compactor, uintptr_t at,
+                    size_t stride) {
+    struct jf_filling *gap = &compactor->gap;
+    /* a pocket that ends where the gap begins lies before anything that was counted */
+    if (gap->region != NULL && gap->from == at + stride && at >= gap->counted) {
+        gap->from = at;
+        gap->blocks--;
+        return;
+    }
     count_filled(compactor, at, (size_t)0 - stride);
-    if (compactor->gap.region != NULL && compactor->gap.from == at + stride)
-        compactor->gap.from = at;
-    else
-        add_pocket(compactor, at, stride);
+    jf_word_fetch_add(&owner_of(heap, at)->live, (jf_word)0 - (((jf_word)1 << 32) + stride));
+    add_pocket(compactor, at, stride);
 }
 
 static bool keep_gap(struct jf_compactor *compactor, struct jf_region *region, uintptr_t from,
@@ -184,17 +291,43 @@ size_t jf_gaps_add_run(struct jf_compactor *compactor, struct jf_region *region,
     return jf_region_give_back(region, first, last);
 }
 
-size_t jf_gaps_add_region(struct jf_heap *heap, struct jf_compactor *compactor,
-                          struct jf_region *region) {
+void jf_gaps_add_region(struct jf_compactor *compactor, struct jf_region *region) {
+    JF_ASSERT(compactor->empty_count < JF_EMPTY_MAX);
     jf_header_store(jf_region_first(region), jf_header_hole(JF_REGION_SIZE - JF_GRAIN));
-    if (keep_gap(compactor, region, jf_region_first(region), jf_region_last(region)))
-        return 0;
-    /* its memory first: the arena would keep it and give back an older chunk in its place, of any size and
+    compactor->empty[compactor->empty_count++] = region;
+}
+
+/* Takes two regions that are buddies out, or the oldest; how many. */
+static unsigned take_to_give(struct jf_compactor *compactor, struct jf_region *ret_regions[2]) {
+    for (unsigned i = 0; i < compactor->empty_count; i++) {
+        unsigned buddy = find_buddy(compactor, i);
+        if (buddy == compactor->empty_count)
+            continue;
+        ret_regions[1] =
+            take_empty(compactor, buddy); /* behind the first, or it would have been found */
+        ret_regions[0] = take_empty(compactor, i);
+        return 2;
+    }
+    ret_regions[0] = take_empty(compactor, 0);
+    return 1;
+}
+
+size_t jf_gaps_give_region(struct jf_heap *heap, struct jf_compactor *compactor) {
+    struct jf_region *regions[2];
+    unsigned count = take_to_give(compactor, regions);
+    uintptr_t start = regions[0]->start;
+    if (count == 2 && regions[1]->start < start)
+        start = regions[1]->start;
+    /* their memory first: the arena would keep it and give back an older chunk in its place, of any size and
      * while others wait for the mutex */
+    jf_os_give_back(start, count * JF_REGION_SIZE);
+    size_t bytes = 0;
+    for (unsigned i = 0; i < count; i++)
+        bytes += jf_region_was_given_back(regions[i]);
     struct jf_window *window = heap->u.grow.window;
-    size_t bytes = jf_region_give_back(region, region->start, jf_region_last(region));
     jf_os_mutex_lock(&window->mutex);
-    jf_region_release(region);
+    for (unsigned i = 0; i < count; i++)
+        jf_region_release(regions[i]);
     jf_os_mutex_unlock(&window->mutex);
     return bytes;
 }
@@ -208,15 +341,9 @@ size_t jf_gaps_give_one(struct jf_compactor *compactor) {
 }
 
 size_t jf_gaps_finish(struct jf_compactor *compactor) {
-    size_t bytes = 0;
     jf_gaps_make_walkable(compactor);
-    while (compactor->gap_count > 0)
-        bytes += jf_gaps_give_one(compactor);
     for (unsigned bin = 0; bin < JF_POCKET_BINS; bin++)
         compactor->pockets[bin] = 0;
     compactor->pocket_mask = 0;
-    struct jf_gap *gap = &compactor->gap;
-    if (gap->region != NULL && gap->from + JF_HEADER_SIZE < gap->to)
-        bytes += jf_region_give_back(gap->region, gap->from + JF_HEADER_SIZE, gap->to);
-    return bytes;
+    return give_rest(&compactor->gap);
 }

@@ -238,6 +238,14 @@ size_t jf_region_give_back(struct jf_region *region, uintptr_t from, uintptr_t t
     return given;
 }
 
+size_t jf_region_was_given_back(struct jf_region *region) {
+    size_t bytes = jf_region_committed(region);
+    for (unsigned i = 0; i < JF_REGION_PAGES / 64; i++)
+        region->pages[i] = 0;
+    jf_heap_uncommit(region->heap, bytes);
+    return bytes;
+}
+
 /* ------------------------------------------------------------------------------------- holes */
 
 void jf_local_open(struct jf_local *local, struct jf_region *region, uintptr_t from, uintptr_t to) {

@@ -47,6 +47,9 @@ bool jf_region_commit(struct jf_region *region, uintptr_t from, uintptr_t to, si
 /* Gives back the marked pages that lie wholly in [from, to); returns bytes. */
 size_t jf_region_give_back(struct jf_region *region, uintptr_t from, uintptr_t to);
 
+/* The region's memory has been given back as a whole; returns bytes that were marked. */
+size_t jf_region_was_given_back(struct jf_region *region);
+
 /* Bytes of marked pages. */
 size_t jf_region_committed(const struct jf_region *region);
 
