@@ -109,7 +109,10 @@ typedef void rm_moved_fn(void *context, rmhandle_t handle, void *address, size_t
  * the library held; inside, lock, unlock, deref, rmfree and rmpurgeable are allowed. */
 typedef int rm_memory_low_fn(void *context, size_t size);
 
-/* Misuse was detected. Return nonzero to go on (the call then has no effect), 0 to print and abort. */
+/* Misuse was detected. Return nonzero to go on (the call then has no effect), 0 to print and abort. Where the
+ * heap cannot be told the default heap's callback is asked: for a NULL or foreign handle. Growing heaps share
+ * their entries: a stale handle of one counts as the heap's that uses its entry now, and as nobody's when
+ * none does. */
 typedef int rm_misuse_fn(void *context, const struct rm_misuse *misuse);
 
 /* Options of a heap. Fill with rmoptions_init first, so that a program built today goes on working
