@@ -1,5 +1,6 @@
 // Random programs over the public calls against a model, in both profiles, with the checker at every
-// step. JEFF_TEST_OPERATIONS sets the number of operations of each, JEFF_TEST_SEED the only seed to run.
+// step. JEFF_TEST_OPERATIONS sets the number of operations of each (x10: ten times as many as usual),
+// JEFF_TEST_SEED the only seed to run.
 #include <gtest/gtest.h>
 
 #include "support/random_program.hpp"

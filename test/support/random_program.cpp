@@ -12,7 +12,10 @@ namespace support {
 
 size_t operations_from_environment(size_t otherwise) {
     const char *value = getenv("JEFF_TEST_OPERATIONS");
-    return value != nullptr ? strtoull(value, nullptr, 10) : otherwise;
+    if (value == nullptr)
+        return otherwise;
+    return value[0] == 'x' ? otherwise * strtoull(value + 1, nullptr, 10)
+                           : strtoull(value, nullptr, 10);
 }
 
 std::vector<uint64_t> seeds_from_environment(unsigned count) {

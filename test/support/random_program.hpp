@@ -32,7 +32,7 @@ struct RandomProgramOptions {
     bool use_misuse = true; // commits misuse now and then and expects it to be found
 };
 
-// JEFF_TEST_OPERATIONS in the environment, or `otherwise`.
+// JEFF_TEST_OPERATIONS in the environment, or so many times `otherwise` when it begins with an x (x10).
 size_t operations_from_environment(size_t otherwise);
 // JEFF_TEST_SEED in the environment, or all seeds from 1 to `count`.
 std::vector<uint64_t> seeds_from_environment(unsigned count);
