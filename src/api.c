@@ -6,6 +6,7 @@
 #include "base/mark.h"
 #include "base/options.h"
 #include "heap/fast.h"
+#include "heap/fixed.h"
 #include "malloc/facade.h"
 
 #include <string.h>
@@ -198,6 +199,38 @@ static void set_reader_fence(bool own_fence) {
 
 /* ------------------------------------------------------------------------------------- finding */
 
+/* Where the table of a fixed heap begins: now, or where it began when it was longest. */
+static uintptr_t fixed_table(const struct jf_fixed_slot *slot, struct jf_heap *heap,
+                             uintptr_t table_end, bool longest) {
+    if (!longest)
+        return __atomic_load_n(&slot->table, __ATOMIC_ACQUIRE);
+    uint32_t entries = __atomic_load_n(&jf_fixed_part(heap)->entries_peak, __ATOMIC_RELAXED);
+    return table_end - (uintptr_t)entries * sizeof(jf_word);
+}
+
+struct jf_heap *jf_api_find_fixed(rmhandle_t handle, bool longest, uint32_t *ret_index) {
+    uint32_t count = __atomic_load_n(&jf_api.fixed_count, __ATOMIC_ACQUIRE);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct jf_fixed_slot *slot = &jf_api.fixed[i];
+        struct jf_heap *heap = __atomic_load_n(&slot->heap, __ATOMIC_ACQUIRE);
+        if (heap == NULL)
+            continue;
+        uintptr_t table_end = __atomic_load_n(&slot->table_end, __ATOMIC_RELAXED);
+        struct jf_space seen = {
+            .table = fixed_table(slot, heap, table_end, longest),
+            .table_end = table_end,
+            .id = i,
+            .descending = true,
+        };
+        uint32_t index = jf_handle_index(&seen, handle);
+        if (index != 0) {
+            *ret_index = index;
+            return heap;
+        }
+    }
+    return NULL;
+}
+
 bool jf_api_find(rmhandle_t handle, struct jf_home *ret_home) {
     struct jf_window *window = jf_api_window();
     if (window != NULL) {
@@ -211,25 +244,12 @@ bool jf_api_find(rmhandle_t handle, struct jf_home *ret_home) {
             return true;
         }
     }
-    uint32_t count = __atomic_load_n(&jf_api.fixed_count, __ATOMIC_ACQUIRE);
-    for (uint32_t i = 0; i < count; i++) {
-        const struct jf_fixed_slot *slot = &jf_api.fixed[i];
-        struct jf_heap *heap = __atomic_load_n(&slot->heap, __ATOMIC_ACQUIRE);
-        if (heap == NULL)
-            continue;
-        struct jf_space seen = {
-            .table = __atomic_load_n(&slot->table, __ATOMIC_ACQUIRE),
-            .table_end = __atomic_load_n(&slot->table_end, __ATOMIC_RELAXED),
-            .id = i,
-            .descending = true,
-        };
-        uint32_t index = jf_handle_index(&seen, handle);
-        if (index != 0) {
-            *ret_home = (struct jf_home){heap->space, heap, index};
-            return true;
-        }
-    }
-    return false;
+    struct jf_heap *heap = jf_api_find_fixed(handle, false, &ret_home->index);
+    if (heap == NULL)
+        return false;
+    ret_home->space = heap->space;
+    ret_home->fixed = heap;
+    return true;
 }
 
 struct jf_heap *jf_api_heap_of_word(const struct jf_home *home, jf_word word) {

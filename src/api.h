@@ -78,6 +78,10 @@ static inline struct jf_window *jf_api_window(void) {
 /* False when the handle names no entry of a living table. Safe in signal handlers. */
 bool jf_api_find(rmhandle_t handle, struct jf_home *ret_home);
 
+/* The fixed heap whose table has the handle's entry, or had it when it was longest; NULL: none. Safe in signal
+ * handlers. */
+struct jf_heap *jf_api_find_fixed(rmhandle_t handle, bool longest, uint32_t *ret_index);
+
 /* An entry of the window with this index is in use: its page is accessible. */
 void jf_api_reach(uint32_t index);
 

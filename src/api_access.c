@@ -16,29 +16,10 @@ static const struct jf_options *default_options(void) {
     return jf_api.configured ? &jf_api.options : NULL;
 }
 
-/* The fixed heap whose table had the handle's entry before it shrank; NULL: none. */
-static struct jf_heap *heap_of_lost(rmhandle_t handle) {
-    uint32_t count = __atomic_load_n(&jf_api.fixed_count, __ATOMIC_ACQUIRE);
-    for (uint32_t i = 0; i < count; i++) {
-        const struct jf_fixed_slot *slot = &jf_api.fixed[i];
-        struct jf_heap *heap = __atomic_load_n(&slot->heap, __ATOMIC_ACQUIRE);
-        if (heap == NULL)
-            continue;
-        struct jf_space peak = {
-            .table_end = __atomic_load_n(&slot->table_end, __ATOMIC_RELAXED),
-            .id = i,
-            .descending = true,
-        };
-        uint32_t entries = __atomic_load_n(&jf_fixed_part(heap)->entries_peak, __ATOMIC_RELAXED);
-        peak.table = peak.table_end - (uintptr_t)entries * sizeof(jf_word);
-        if (jf_handle_index(&peak, handle) != 0)
-            return heap;
-    }
-    return NULL;
-}
-
 void jf_api_misuse_handle(const char *call, rmhandle_t handle) {
-    struct jf_heap *heap = handle != NULL ? heap_of_lost(handle) : NULL;
+    uint32_t index;
+    /* its entry was given up when a fixed heap's table became shorter */
+    struct jf_heap *heap = handle != NULL ? jf_api_find_fixed(handle, true, &index) : NULL;
     struct jf_misuse misuse = {
         .kind = handle == NULL ? RM_MISUSE_NULL_HANDLE
                 : heap != NULL ? RM_MISUSE_STALE_HANDLE
