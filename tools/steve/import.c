@@ -304,7 +304,7 @@ static int finish_trace(struct importer *importer) {
 }
 
 static int import(const struct arguments *arguments) {
-    static struct importer importer;
+    struct importer importer = {0};
     importer.grain =
         arguments->grain != UINT64_MAX ? arguments->grain : formats[arguments->format].grain;
     int result = open_all(&importer, arguments);

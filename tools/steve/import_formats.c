@@ -42,13 +42,16 @@ static uint32_t *place_of(struct importer *importer, struct handles *handles, ui
         return NULL;
     }
     if (handle >= handles->capacity) {
-        size_t capacity = 2 * (size_t)handle + 1024;
-        uint32_t *blocks = realloc(handles->blocks, capacity * sizeof *blocks);
+        size_t capacity = (size_t)handle + handle / 2 + 1024;
+        /* Zeroed by calloc, which leaves what a file with few large handles does not use untouched. */
+        uint32_t *blocks = calloc(capacity, sizeof *blocks);
         if (blocks == NULL) {
             import_bad_line(importer, "out of memory");
             return NULL;
         }
-        memset(blocks + handles->capacity, 0, (capacity - handles->capacity) * sizeof *blocks);
+        if (handles->capacity != 0)
+            memcpy(blocks, handles->blocks, handles->capacity * sizeof *blocks);
+        free(handles->blocks);
         handles->blocks = blocks;
         handles->capacity = capacity;
     }

@@ -7,6 +7,8 @@
 
 #include "import.h"
 
+enum { WORDS = 5 }; /* of a line, one more than any has */
+
 /* A size and place of allocation of an interpreted file, and its live blocks. */
 struct heaptrack_kind {
     uint64_t size;
@@ -54,7 +56,7 @@ static int free_kind(struct importer *importer, struct heaptrack_kind *kind) {
 
 static int import_line(struct importer *importer, struct heaptrack *file, char **words,
                        size_t count) {
-    uint64_t numbers[3] = {0};
+    uint64_t numbers[WORDS - 1] = {0};
     for (size_t i = 1; i < count; i++) {
         if (!import_number(words[i], 16, &numbers[i - 1]))
             return import_bad_line(importer, "this is no line of heaptrack");
@@ -84,12 +86,12 @@ int import_heaptrack(struct importer *importer) {
     int result = 0;
     bool seen_version = false;
     while (result == 0 && (line = import_lines_next(importer->lines, &importer->error)) != NULL) {
-        char *words[5];
+        char *words[WORDS];
         seen_version |= line[0] == 'v';
         if (!seen_version)
             result = import_bad_line(importer, "this is no file of heaptrack (no version first)");
         else if (line[0] != '\0' && strchr("+-ac", line[0]) != NULL && line[1] == ' ')
-            result = import_line(importer, &file, words, import_split(line, words, 5));
+            result = import_line(importer, &file, words, import_split(line, words, WORDS));
     }
     for (size_t i = 0; i < file.count; i++)
         free(file.kinds[i].blocks);

@@ -121,6 +121,7 @@ class Formats(ImportTest):
         self.refuse(" L 5000\n", "line 1: this is no line of Lackey", "--from=lackey")
         self.refuse("+ 0\n", "no version first", "--from=heaptrack")
         self.refuse("v 10400 3\na 10 1\n+ 1\n", "line 3: there is no such kind", "--from=heaptrack")
+        self.refuse("v 10400 3\n+ 1 2 3 4\n", "line 2: there is no such kind", "--from=heaptrack")
         self.refuse("\x1f", "line 1", "--from=ops")
         self.refuse("0" * 100000, "longer than 64 KiB", "--from=ops")
 
