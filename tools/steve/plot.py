@@ -19,7 +19,9 @@ from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 LIVE = "#b8bec7"
 # Blue and vermilion first: told apart by colour-blind readers and in print.
-COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c564b",
+           "#17becf", "#bcbd22", "#1f3b73", "#b05fc9", "#4d4d4d"] * 2
+LEGEND_COLUMNS = 4
 UNITS = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes")]
 
 
@@ -50,16 +52,20 @@ def column(samples, key, unit=1):
 
 def draw_memory(axes, shown, unit, time_unit):
     """Resident memory of each allocator over the live bytes."""
+    many = len(shown) + 1 > LEGEND_COLUMNS
     for allocator, colour in zip(shown, COLOURS):
         # The last sample is the one after the full compaction: a mark, not a part of the curve.
         run, final = allocator["samples"][:-1], allocator["samples"][-1]
         axes.plot(column(run, "time_us", time_unit), column(run, "resident_bytes", unit),
                   color=colour, linewidth=1.3, drawstyle="steps-post",
-                  label=f"{allocator['name']}: resident")
+                  label=f"{allocator['name']}" if many else f"{allocator['name']}: resident")
         axes.plot([final["time_us"] / time_unit], [final["resident_bytes"] / unit], marker="o",
                   markersize=6, color=colour, markeredgecolor="white", clip_on=False, zorder=5,
                   linestyle="none",
-                  label=f"{allocator['name']}: after {allocator['full_compaction']}")
+                  label=None if many else f"{allocator['name']}: after {allocator['full_compaction']}")
+    if many:
+        axes.plot([], [], marker="o", linestyle="none", color="#777777", markeredgecolor="white",
+                  label="dot: after all it can give back")
     first = shown[0]["samples"]
     axes.fill_between(column(first, "time_us", time_unit), column(first, "live_bytes", unit),
                       color=LIVE, linewidth=0, step="post", zorder=1,
@@ -94,7 +100,8 @@ def draw(results, picture):
     memory.set_ylabel(f"memory ({unit_name})")
     memory.set_ylim(bottom=0)
     # Above the axes, where it hides no curve; a column for each allocator, and one for the program.
-    memory.legend(loc="lower left", bbox_to_anchor=(0, 1.01), borderaxespad=0, ncol=len(shown) + 1,
+    memory.legend(loc="lower left", bbox_to_anchor=(0, 1.01), borderaxespad=0,
+                  ncol=min(len(shown) + 1, LEGEND_COLUMNS),
                   frameon=False, fontsize=9)
     figure.suptitle(shorten(results["command"]), x=0.01, ha="left", fontsize=12, fontweight="bold")
 

@@ -41,7 +41,7 @@
     "      --free-share=P     that share in percent (default 50)\n"                                \
     "      --seed=N           which blocks those are (default 1)\n"                                \
     "      --stop-at-peak     a round ends where live bytes are most, not at the trace's end\n"    \
-    "      --maps=FILE        write pictures of the heap to FILE.ALLOCATOR, for steve-plot\n"      \
+    "      --maps=FILE        write pictures of the heap to FILE.ALLOCATOR, for steve report\n"    \
     "      --map-count=N      how many (default 60)\n"                                             \
     "      --plot=FILE        draw memory over time; writes a PNG and an SVG, named like FILE\n"   \
     "      --json=FILE        write all results and samples as JSON\n"                             \

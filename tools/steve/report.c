@@ -8,7 +8,7 @@
 
 #include "steve.h"
 
-enum { CELL = 32, NAME_WIDTH = 44, COLUMN_WIDTH = 18 };
+enum { CELL = 32, NAME_WIDTH = 44, COLUMN_WIDTH = 18, COLUMNS = 4 };
 
 /* Fills a cell from a report whose passes both succeeded. */
 typedef void cell_fn(const struct replay_report *report, char ret_text[CELL]);
@@ -98,6 +98,8 @@ static void operations_mean(const struct replay_report *report, char text[CELL])
 static void put_mean_ns(char text[CELL], struct replay_mean mean) {
     if (mean.mean < 10000)
         snprintf(text, CELL, "%.0f +- %.0f ns", mean.mean, mean.half_width);
+    else if (mean.mean >= 10e6)
+        snprintf(text, CELL, "%.1f +- %.1f ms", mean.mean / 1e6, mean.half_width / 1e6);
     else
         snprintf(text, CELL, "%.0f +- %.0f us", mean.mean / 1e3, mean.half_width / 1e3);
 }
@@ -168,7 +170,7 @@ static const struct {
     {"  average, shared pages by share (PSS)", share_average},
     {"  at the end, before full compaction", resident_end},
     {"  at the end, after full compaction", resident_tidy},
-    {"largest block to be had within the peak of resident bytes", NULL},
+    {"largest block to be had within the peak", NULL},
     {"  at the end, before full compaction", largest_end},
     {"  at the end, after full compaction", largest_tidy},
     {"pauses at idle points, wall clock", pause_count},
@@ -219,9 +221,8 @@ static void print_head(const struct report_subject *subject, const struct replay
         printf("; no compaction at idle points\n\n");
 }
 
-void report_table(const struct report_subject *subject, const struct replay_report *reports,
-                  size_t count) {
-    print_head(subject, reports, count);
+/* As many allocators as fit side by side. */
+static void print_rows(const struct replay_report *reports, size_t count) {
     printf("%-*s", NAME_WIDTH, "");
     for (size_t i = 0; i < count; i++)
         printf("%*s", COLUMN_WIDTH, reports[i].backend->name);
@@ -237,11 +238,18 @@ void report_table(const struct report_subject *subject, const struct replay_repo
         }
         putchar('\n');
     }
+    putchar('\n');
+}
+
+void report_table(const struct report_subject *subject, const struct replay_report *reports,
+                  size_t count) {
+    print_head(subject, reports, count);
+    for (size_t first = 0; first < count; first += COLUMNS)
+        print_rows(reports + first, count - first < COLUMNS ? count - first : COLUMNS);
     for (size_t i = 0; i < count; i++) {
         if (reports[i].memory == NULL)
             continue;
-        printf("%s%s: full compaction is %s", i == 0 ? "\n" : "", reports[i].backend->name,
-               reports[i].memory->tidy_what);
+        printf("%s: full compaction is %s", reports[i].backend->name, reports[i].memory->tidy_what);
         if (reports[i].memory->alignments_reduced != 0)
             printf("; %" PRIu64 " alignments beyond %zu bytes were reduced to that",
                    reports[i].memory->alignments_reduced, reports[i].backend->alignment_max);

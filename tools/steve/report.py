@@ -42,6 +42,10 @@ PALETTE = ([(255, 255, 255)] +
             for i in range(63)] + [(213, 94, 0)])
 
 
+LEGEND = [(PALETTE[0], "empty page"), (PALETTE[1], "nearly empty"), (PALETTE[32], "half full"),
+          (PALETTE[63], "full"), (PALETTE[64], "holds a locked block")]
+
+
 def unit_for(largest):
     return next((unit for unit in UNITS if largest >= unit[0]), UNITS[-1])
 
@@ -58,21 +62,28 @@ class Pictures:
         self.folder = folder
         self.sections = []
 
-    def add(self, name, title, text, figure):
+    def add(self, name, title, text, figure, legend=False):
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=110)
         plt.close(figure)
-        self.add_bytes(name, title, text, stream.getvalue(), "png")
+        self.add_bytes(name, title, text, stream.getvalue(), "png", legend)
 
-    def add_bytes(self, name, title, text, content, kind):
+    def add_bytes(self, name, title, text, content, kind, legend=False):
         if self.folder:
             (self.folder / f"{name}.{kind}").write_bytes(content)
         self.sections.append({"name": name, "title": title, "text": text, "kind": kind,
-                              "data": base64.b64encode(content).decode("ascii")})
+                              "data": base64.b64encode(content).decode("ascii"), "legend": legend,
+                              "pixels": name.startswith(("heap-", "animation-"))})
 
 
 def figure(height=4.2, **options):
     return plt.subplots(figsize=(10, height), constrained_layout=True, **options)
+
+
+def legend_above(axes, columns=6):
+    """Where it hides no curve."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), borderaxespad=0, frameon=False, ncol=columns,
+                fontsize=8)
 
 
 def column(rows, key, unit=1):
@@ -94,7 +105,7 @@ def draw_memory(results, pictures):
     axes.fill_between(column(first, "event", 1e6), column(first, "live_bytes", unit),
                       color="#d5d9de", zorder=0, label="live")
     axes.set(xlabel="million operations", ylabel=f"resident ({name})", ylim=(0, None))
-    axes.legend(frameon=False, ncol=4, fontsize=8)
+    legend_above(axes)
     pictures.add("memory", "Memory over time",
                  "Resident memory of each allocator over what the program had asked for.", drawing)
 
@@ -108,7 +119,7 @@ def draw_fragmentation(results, pictures):
                   linewidth=1.2, color=each["colour"], label=each["name"])
     axes.set(xlabel="million operations", ylabel="resident / live", yscale="log")
     axes.axhline(1, color="black", linewidth=0.7)
-    axes.legend(frameon=False, ncol=4, fontsize=8)
+    legend_above(axes)
     pictures.add("fragmentation", "Fragmentation over time",
                  "How many times the live bytes are resident; 1 is the least there can be.", drawing)
 
@@ -126,7 +137,7 @@ def draw_latency(results, pictures):
                  yerr=errors, error_kw={"linewidth": 0.8})
     axes.set(yscale="log", ylabel="nanoseconds a call takes")
     axes.set_xticks(numpy.arange(len(keys)) + 0.4, ["p50", "p99", "p99.9", "max"])
-    axes.legend(frameon=False, ncol=4, fontsize=8)
+    legend_above(axes)
     pictures.add("latency", "Latency percentiles",
                  "Times of single calls; means over the repeats with 95 % confidence intervals.",
                  drawing)
@@ -171,9 +182,9 @@ def draw_pauses(results, pictures):
                         [100 * row[part] / row[whole] if row[whole] else 0 for row in rows],
                         linestyle=style, color=each["colour"], linewidth=1, label=f"{each['name']}, {whole}")
     pauses.set(ylabel="pause (\u00b5s)", ylim=(0, None))
-    pauses.legend(frameon=False, fontsize=8)
-    locked.set(xlabel="million operations", ylabel="locked then (%)", ylim=(0, None))
-    locked.legend(frameon=False, fontsize=8)
+    legend_above(pauses)
+    locked.set(xlabel="million operations", ylabel="locked then (%)", ylim=(0, max(1, locked.get_ylim()[1])))
+    legend_above(locked)
     pictures.add("pauses", "Compactions at idle points",
                  "How long each took, and what share of blocks and bytes was locked. The wall "
                  "clock counts the time other programs had the processor, too.", drawing)
@@ -205,7 +216,8 @@ def draw_lifetimes(digest, pictures):
     drawing, (steps, shares) = figure(4.2, ncols=2)
     last = max(i for i, count in enumerate(digest["lifetime_blocks"]) if count) + 1
     steps.bar(range(last), digest["lifetime_blocks"][:last], color=COLOURS[0])
-    steps.set(yscale="log", xlabel="lifetime in operations, powers of two", ylabel="blocks")
+    steps.set(yscale="log", xlabel="lifetime in operations, below this, from half of it", ylabel="blocks")
+    steps.set_xticks(range(0, last, 4), [f"{1 << i:,}" for i in range(0, last, 4)], fontsize=8)
     shares.bar(range(100), digest["lifetime_percent"], width=1, color=COLOURS[2])
     shares.set(yscale="log", xlabel="lifetime in percent of the run", ylabel="blocks")
     pictures.add("lifetimes", "Lifetimes of blocks",
@@ -327,8 +339,8 @@ def draw_raster(name, maps, pictures):
                 extent=(0, maps[-1]["operations"] / 1e6, 0, len(places) * 4096 / (1 << 20)))
     axes.set(xlabel="million operations", ylabel="addresses in use (MiB)")
     pictures.add(f"raster-{name}", f"Addresses over time: {name}",
-                 "Each row is a page: the darker, the fuller; orange pages hold a locked block.",
-                 drawing)
+                 "Each row is a page of the heap, gaps between used pages left out; each column a moment.",
+                 drawing, legend=True)
 
 
 def draw_heap(name, maps, pictures, video):
@@ -339,13 +351,13 @@ def draw_heap(name, maps, pictures, video):
     stream = io.BytesIO()
     frames[fullest].save(stream, format="PNG")
     pictures.add_bytes(f"heap-{name}", f"Heap map at the peak: {name}",
-                       "A square is a page, in the order of addresses; white pages are empty.",
-                       stream.getvalue(), "png")
+                       "A square is a page, row by row in the order of addresses.",
+                       stream.getvalue(), "png", legend=True)
     stream = io.BytesIO()
     frames[0].save(stream, format="GIF", save_all=True, append_images=frames[1:], duration=120, loop=0)
     pictures.add_bytes(f"animation-{name}", f"The heap over time: {name}",
                        f"{len(frames)} pictures from the start to the end of the run.",
-                       stream.getvalue(), "gif")
+                       stream.getvalue(), "gif", legend=True)
     if video:
         write_video(frames, video.with_name(f"{video.stem}-{name}{video.suffix}"))
 
@@ -368,9 +380,12 @@ PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
 <style>
 body { font: 15px/1.5 sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .25em .8em; text-align: right }
+table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .25em .6em; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left } tr:nth-child(even) { background: #f4f5f7 }
-th { border-bottom: 2px solid #888 } img { max-width: 100%; image-rendering: pixelated }
+th { border-bottom: 2px solid #888 } img { max-width: 100% }
+img.pixels { image-rendering: pixelated; border: 1px solid #ccc }
+.swatch { display: inline-block; width: 1em; height: 1em; border: 1px solid #888; vertical-align: -.15em;
+  margin: 0 .3em 0 1em }
 .failed { color: #b00020; font-weight: bold } p.note { color: #555 } h2 { margin-top: 2em }
 </style></head><body>
 <h1>{{ title }}</h1>
@@ -383,9 +398,15 @@ th { border-bottom: 2px solid #888 } img { max-width: 100%; image-rendering: pix
 {% for row in rows %}<tr>{% for cell in row.cells %}<td{% if row.failed and not loop.first %}
  class="failed"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
+<p class="note">Times are those of single calls, means over the repeats; &plusmn; is half the width of the
+95&nbsp;% confidence interval. Resident memory is what the process had beyond its state before the first
+allocation; <em>over live</em> compares its average with the bytes the program had asked for. The longest
+pause is that of the compactions at idle points, by the wall clock.</p>
 {% for section in sections %}<h2 id="{{ section.name }}">{{ section.title }}</h2>
 <p class="note">{{ section.text }}</p>
-<img alt="{{ section.title }}" src="data:image/{{ section.kind }};base64,{{ section.data }}">
+{% if section.legend %}<p class="note">{% for colour, meaning in legend %}<span class="swatch"
+ style="background: rgb{{ colour }}"></span>{{ meaning }}{% endfor %}</p>
+{% endif %}<img{% if section.pixels %} class="pixels"{% endif %} alt="{{ section.title }}" src="data:image/{{ section.kind }};base64,{{ section.data }}">
 {% endfor %}
 <h2>Figures</h2>
 <p><a download="results.json" href="data:application/json;base64,{{ json_data }}">Everything as JSON</a>
@@ -484,7 +505,7 @@ def main():
     command = " ".join(results["command"])
     page = jinja2.Environment(autoescape=True).from_string(PAGE).render(
         title=arguments.title or f"Replay of {pathlib.Path(arguments.trace).name}", command=command,
-        results=results, digest=digest, header=HEADER, rows=rows, sections=sections,
+        results=results, digest=digest, header=HEADER, legend=LEGEND, rows=rows, sections=sections,
         json_data=encode(text), csv_data=encode(csv_text(rows)))
     try:
         arguments.output.write_text(page, encoding="utf-8")

@@ -40,7 +40,7 @@ resident bytes
   average, shared pages by share (PSS)              323.79 KiB
   at the end, before full compaction                148.00 KiB
   at the end, after full compaction                 148.00 KiB
-largest block to be had within the peak of resident bytes
+largest block to be had within the peak
   at the end, before full compaction                436.00 KiB
   at the end, after full compaction                 436.00 KiB
 """
