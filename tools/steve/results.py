@@ -1,12 +1,10 @@
 #!/usr/bin/env python3
 """Writes the tables of the results page from what tools/subjects left: results.py FOLDER OUTPUT"""
 
-import datetime
 import json
 import os
 import pathlib
 import platform
-import subprocess
 import sys
 
 COLUMNS = ["allocator", "CPU ns per operation", "p50 ns", "p99 ns", "p99.9 ns", "resident / live, average",
@@ -47,6 +45,13 @@ def table(rows):
     return lines + [""]
 
 
+def conditions(path):
+    if not path.exists():
+        return ""
+    date, commit, others = path.read_text().split("\n")[:3]
+    return f" Replayed on {date} at commit {commit}; other programs had {others} % of the processors meanwhile."
+
+
 def section(folder, subject):
     results = json.loads((folder / f"{subject}.json").read_text())
     info = {line[:24].strip(): line[24:] for line in (folder / f"{subject}.info").read_text().splitlines()}
@@ -56,7 +61,7 @@ def section(folder, subject):
              f"``{command}``: {good['operations']} operations, {info['allocations']} allocations, "
              f"{info['threads']} threads, {info['peak of live bytes'].split('(')[-1].rstrip(')')} live at the "
              f"peak; an idle point every {results['idle_every']} operations, with {results['budget_us']} \u00b5s; "
-             f"{len(good['repeats'])} passes for speed.", ""]
+             f"{len(good['repeats'])} passes for speed.{conditions(folder / f'{subject}.conditions')}", ""]
     figures = folder / f"{subject}.infer"
     if figures.exists() and subject.endswith("-accesses"):
         lines += ["::", ""] + ["   " + line for line in figures.read_text().splitlines()] + [""]
@@ -64,14 +69,10 @@ def section(folder, subject):
 
 
 def where():
-    root = pathlib.Path(__file__).resolve().parent.parent.parent
-    commit = subprocess.run(["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True,
-                            text=True).stdout.strip()
     names = [line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
              if line.startswith("model name")]
-    return (f"Printed by ``tools/subjects`` and ``tools/subjects --docs`` on {datetime.date.today()} at commit "
-            f"{commit}: {names[0] if names else platform.machine()}, {os.cpu_count()} cores, "
-            f"Linux {platform.release()}; load average {os.getloadavg()[0]:.1f}.")
+    return (f"Printed by ``tools/subjects`` and ``tools/subjects --docs`` on {names[0] if names else platform.machine()}, "
+            f"{os.cpu_count()} cores, Linux {platform.release()}.")
 
 
 def main():

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,9 +27,9 @@ def wall(*command):
 
 
 def ratio(plain, measured):
-    """Of the fastest runs of each, which take turns: the least disturbed by what else there is."""
-    times = [(wall(*plain), wall(*measured)) for _ in range(REPEATS)]
-    return min(each[1] for each in times) / min(each[0] for each in times)
+    """The median over pairs of runs, one right after the other."""
+    pairs = [(wall(*plain), wall(*measured)) for _ in range(REPEATS)]
+    return statistics.median(second / first for first, second in pairs)
 
 
 def peak_kib(*command):

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What recording costs: runs programs plainly and under steve in turn and compares the fastest runs of
-each: overhead.py STEVE [ROUNDS]"""
+"""What recording costs: runs programs plainly and under steve in turn and compares the two runs
+of each pair; also with call stacks: overhead.py STEVE [ROUNDS]"""
 
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,18 +41,20 @@ def seconds(command, environment):
 def main():
     steve, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 7
     with tempfile.TemporaryDirectory(prefix="steve-overhead-") as folder:
-        print(f"fastest of {rounds} runs each, in turn, {os.cpu_count()} processors, seconds")
+        print(f"medians of {rounds} runs each, in turn, {os.cpu_count()} processors, seconds")
         for name, program, arguments, environment in PROGRAMS:
             if shutil.which(program) is None:
                 print(f"{name}: not installed")
                 continue
             plain = [program, *arguments]
-            recorded = [steve, "record", "-q", "-o", f"{folder}/trace", "--", *plain]
-            times = [(seconds(plain, environment), seconds(recorded, environment))
-                     for _ in range(rounds)]
-            without, with_steve = (min(each) for each in zip(*times))
-            print(f"{name}: plain {without:.3f}, recorded {with_steve:.3f}, "
-                  f"ratio {with_steve / without:.2f}")
+            for options in [[], ["--stacks=8"]]:
+                recorded = [steve, "record", "-q", "-o", f"{folder}/trace", *options, "--", *plain]
+                times = [(seconds(plain, environment), seconds(recorded, environment))
+                         for _ in range(rounds)]
+                without, with_steve = (statistics.median(each) for each in zip(*times))
+                ratio = statistics.median(second / first for first, second in times)
+                print(f"{' '.join([name, *options])}: plain {without:.3f}, recorded {with_steve:.3f}, "
+                      f"ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":
