@@ -3,6 +3,7 @@
  *
  * The tool itself: its options, what replaces the program's allocator, and the events of the core. */
 #include "pub_tool_clreq.h"
+#include "pub_tool_debuginfo.h"
 #include "pub_tool_libcassert.h"
 #include "pub_tool_libcbase.h"
 #include "pub_tool_libcprint.h"
@@ -19,12 +20,51 @@ enum {
     REQUEST_LOCK = VG_USERREQ_TOOL_BASE('S', 'V'),
     REQUEST_UNLOCK,
     STACK_MAX = 64,
+    FILES_MAX = 1024,
+    IN_RECORD = 16, /* bytes of a path in a record */
 };
 
 static Int option_pipe = -1;
 static Int option_stacks = 0;
 
 /* --- Blocks. */
+
+/* Tells of the file of code that an address is in, the first time. */
+static void tell_file(Addr address) {
+    static const DebugInfo *told[FILES_MAX];
+    static UInt told_count;
+    static Addr last_start, last_end;
+    const DebugInfo *info;
+    struct steve_pipe_record *record;
+    const HChar *path;
+    UInt i, at, length;
+    if (address >= last_start && address < last_end)
+        return;
+    info = VG_(find_DebugInfo)(VG_(current_DiEpoch)(), address);
+    if (info == NULL)
+        return;
+    last_start = VG_(DebugInfo_get_text_avma)(info);
+    last_end = last_start + VG_(DebugInfo_get_text_size)(info);
+    for (i = 0; i < told_count && told[i] != info; i++)
+        ;
+    if (i < told_count || told_count == FILES_MAX)
+        return;
+    told[told_count++] = info;
+    record = steve_record_new(STEVE_PIPE_MODULE, 0);
+    record->low = last_start;
+    record->high = last_end;
+    path = VG_(DebugInfo_get_filename)(info);
+    length = (UInt)VG_(strlen)(path);
+    for (at = 0; at < length; at += IN_RECORD) {
+        ULong words[2] = {0, 0};
+        VG_(memcpy)(words, path + at, length - at < IN_RECORD ? length - at : IN_RECORD);
+        record = steve_record_new(STEVE_PIPE_MODULE_NAME, 0);
+        record->low = words[0];
+        record->high = words[1];
+    }
+    record = steve_record_new(STEVE_PIPE_MODULE_END, 0);
+    record->low = (ULong)VG_(DebugInfo_get_text_bias)(info);
+}
 
 static void tell_stack(ThreadId thread) {
     Addr frames[STACK_MAX + 2] = {0};
@@ -33,6 +73,8 @@ static void tell_stack(ThreadId thread) {
     if (option_stacks == 0)
         return;
     count = VG_(get_StackTrace)(thread, frames, (UInt)option_stacks, NULL, NULL, 0);
+    for (i = 0; i < count; i++)
+        tell_file(frames[i]);
     record = steve_record_new(STEVE_PIPE_STACK, 0);
     record->reads = count;
     for (i = 0; i < count; i += 2) {

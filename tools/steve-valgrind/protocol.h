@@ -5,7 +5,7 @@
 #ifndef STEVE_VALGRIND_PROTOCOL_H
 #define STEVE_VALGRIND_PROTOCOL_H
 
-enum { STEVE_PROTOCOL = 1 };
+enum { STEVE_PROTOCOL = 2 };
 
 /* The values of the first six are those of the trace's operations. */
 enum {
@@ -23,6 +23,9 @@ enum {
     STEVE_PIPE_START = 12,       /* low: STEVE_PROTOCOL; reads: process */
     STEVE_PIPE_END = 13,         /* the program ended, and everything was written */
     STEVE_PIPE_RUN = 14,         /* as ACCESS, in the short record below */
+    STEVE_PIPE_MODULE = 15,      /* low, high: a file of code, its first address and its end */
+    STEVE_PIPE_MODULE_NAME = 16, /* low, high: 16 bytes of its path, filled up with zeros */
+    STEVE_PIPE_MODULE_END = 17,  /* low: the address that its byte 0 would have */
 };
 
 struct steve_pipe_record {

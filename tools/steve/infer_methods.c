@@ -243,7 +243,8 @@ int infer_machine_next(struct infer_machine *machine, const struct trace_event *
         return next_fine(machine, event);
     default:
         /* The frames of a stack are gone with the next event. */
-        return event->op == TRACE_STACK ? 0 : next_burst(machine, event);
+        return event->op == TRACE_STACK || event->op == TRACE_MODULE ? 0
+                                                                     : next_burst(machine, event);
     }
 }
 

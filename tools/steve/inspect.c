@@ -7,16 +7,20 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "sites.h"
 #include "steve.h"
 #include "trace_live.h"
 #include "trace_read.h"
 
 #define INFO_HELP                                                                                  \
-    "Usage: steve info FILE\n"                                                                     \
+    "Usage: steve info [OPTION]... FILE\n"                                                         \
     "\n"                                                                                           \
     "Reads a whole trace, checks it, and prints what is in it.\n"                                  \
     "\n"                                                                                           \
-    "  -h, --help   this text\n"                                                                   \
+    "      --sites[=N]   the N (10) call stacks that own most memory at the peak of live bytes;\n" \
+    "                    the trace must have been recorded with --stacks. Functions are named\n"   \
+    "                    where addr2line (Debian: binutils) knows them\n"                          \
+    "  -h, --help        this text\n"                                                              \
     "\n"                                                                                           \
     "Exit status: 0 the trace is complete and sound; 1 it is not (what could be read is printed\n" \
     "all the same); 2 wrong command line.\n"
@@ -25,9 +29,9 @@
     "Usage: steve dump [OPTION]... FILE\n"                                                         \
     "\n"                                                                                           \
     "Prints every event of a trace as a line: number, microseconds, thread, operation, block,\n"   \
-    "size, and for aligned allocations the alignment. Of a run of accesses: the bytes touched "    \
-    "as\n"                                                                                         \
-    "offset+length, how many reads, how many writes; of a call stack: its addresses.\n"            \
+    "size, and for aligned allocations the alignment. Of a run of accesses: the bytes touched\n"   \
+    "as offset+length, how many reads, how many writes. Of a call stack: its addresses. Of a\n"    \
+    "file of code: its first address, the one after its last, that of its byte 0, its path.\n"     \
     "\n"                                                                                           \
     "      --first=N   begin with event N (default 0)\n"                                           \
     "      --count=N   at most N events\n"                                                         \
@@ -58,6 +62,8 @@ static const char *op_name(enum trace_op op) {
         return "unlock";
     case TRACE_STACK:
         return "stack";
+    case TRACE_MODULE:
+        return "module";
     default:
         return "?";
     }
@@ -126,8 +132,9 @@ static void print_totals(const struct trace_totals *totals) {
     print_count("live blocks at the end", totals->end_live_blocks);
 }
 
-/* Follows the whole trace. 0, or -1 with `error` filled. */
-static int follow(struct trace_reader *reader, struct trace_live *live, struct trace_error *error) {
+/* Follows the whole trace, with `sites` when it is not NULL. 0, or -1 with `error` filled. */
+static int follow(struct trace_reader *reader, struct trace_live *live, struct sites *sites,
+                  struct trace_error *error) {
     struct trace_event event;
     struct trace_error why;
     enum { PROGRESS_EVERY = 1 << 20 };
@@ -141,12 +148,16 @@ static int follow(struct trace_reader *reader, struct trace_live *live, struct t
             snprintf(error->text, sizeof error->text, "%s: %.200s", where, why.text);
             return -1;
         }
+        if (sites != NULL && !sites_take(sites, &event, live->live_bytes)) {
+            snprintf(error->text, sizeof error->text, "out of memory");
+            return -1;
+        }
     }
     steve_show_progress("reading", 1);
     return result;
 }
 
-static int info(const char *path) {
+static int info(const char *path, uint64_t site_limit) {
     struct trace_error error;
     struct trace_reader *reader = trace_reader_open(path, &error);
     if (reader == NULL) {
@@ -154,7 +165,8 @@ static int info(const char *path) {
         return STEVE_FAILED;
     }
     struct trace_live live;
-    if (trace_live_init(&live, 0) != 0) {
+    struct sites *sites = site_limit != 0 ? sites_create() : NULL;
+    if (trace_live_init(&live, 0) != 0 || (site_limit != 0 && sites == NULL)) {
         steve_complain("out of memory");
         trace_reader_close(reader);
         return STEVE_FAILED;
@@ -163,7 +175,7 @@ static int info(const char *path) {
     struct trace_error no_totals;
     struct trace_totals totals;
     int has_totals = trace_reader_totals(reader, &totals, &no_totals) == 0;
-    int result = follow(reader, &live, &error);
+    int result = follow(reader, &live, sites, &error);
     print_totals(&live.totals);
     if (result == 0 && has_totals) {
         print_count("frees of unseen blocks", totals.unknown_frees);
@@ -183,6 +195,12 @@ static int info(const char *path) {
             result = -1;
         }
     }
+    if (result == 0 && sites != NULL && !sites_print(sites, site_limit)) {
+        snprintf(error.text, sizeof error.text,
+                 "%.200s: there are no call stacks in this trace; record it with --stacks=8", path);
+        result = -1;
+    }
+    sites_destroy(sites);
     trace_live_finish(&live);
     trace_reader_close(reader);
     if (result != 0)
@@ -193,13 +211,17 @@ static int info(const char *path) {
 static void print_event(uint64_t number, const struct trace_event *event) {
     printf("%" PRIu64 " %" PRIu64 " %u %s", number, event->time_us, event->thread,
            op_name(event->op));
-    if (event->op != TRACE_EXEC && event->op != TRACE_STACK)
+    bool has_block =
+        event->op != TRACE_EXEC && event->op != TRACE_STACK && event->op != TRACE_MODULE;
+    if (has_block)
         printf(" %u", event->block);
     if (event->op == TRACE_ACCESS)
         printf(" %" PRIu64 "+%" PRIu64 " %" PRIu64 " %" PRIu64, event->offset, event->size,
                event->reads, event->writes);
     for (uint32_t i = 0; i < event->frame_count; i++)
         printf(" 0x%" PRIx64, event->frames[i]);
+    if (event->op == TRACE_MODULE)
+        printf(" %s", event->name);
     if (event->op < TRACE_OP_SKIPPABLE && event->op != TRACE_EXEC && event->op != TRACE_FREE)
         printf(" %" PRIu64, event->size);
     if (event->op == TRACE_ALIGNED)
@@ -234,19 +256,28 @@ static int dump(const char *path, uint64_t first, uint64_t count) {
 }
 
 int steve_info(int argc, char **argv) {
-    static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+    enum { SITES = 256, SITES_DEFAULT = 10, SITES_MAX = 1000 };
+    static const struct option options[] = {{"sites", optional_argument, NULL, SITES},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
+    uint64_t sites = 0;
     int option;
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-        if (option != 'h')
+        if (option == 'h') {
+            fputs(INFO_HELP, stdout);
+            return STEVE_OK;
+        }
+        if (option != SITES)
             return STEVE_USAGE;
-        fputs(INFO_HELP, stdout);
-        return STEVE_OK;
+        sites = SITES_DEFAULT;
+        if (optarg != NULL && steve_parse_number("--sites", optarg, 1, SITES_MAX, &sites) != 0)
+            return STEVE_USAGE;
     }
     if (argc - optind != 1) {
         steve_complain("info needs one trace; see 'steve info --help'");
         return STEVE_USAGE;
     }
-    return info(argv[optind]);
+    return info(argv[optind], sites);
 }
 
 int steve_dump(int argc, char **argv) {

@@ -31,7 +31,8 @@
     "                      it replaces itself with (exec) belongs to the same trace.\n"            \
     "      --accesses      record the memory it reads and writes as well, under Valgrind: many\n"  \
     "                      times slower. Without --children and for x86-64 only\n"                 \
-    "      --stacks=N      with --accesses: N frames of the call stack of each allocation\n"       \
+    "      --stacks=N      N frames of the call stack of each allocation, at most 64; who owns\n"  \
+    "                      the memory is then shown by 'steve info --sites'\n"                     \
     "      --no-compress   store the trace as it is\n"                                             \
     "  -q, --quiet         no summary on standard error\n"                                         \
     "  -h, --help          this text\n"                                                            \
@@ -117,6 +118,7 @@ static int create_control(struct recorder *recorder) {
     recorder->control->layout = RECORD_LAYOUT;
     recorder->control->steve_pid = (uint32_t)getpid();
     recorder->control->children = recorder->children;
+    recorder->control->stacks = (uint32_t)recorder->stacks;
     return 0;
 }
 
@@ -464,9 +466,8 @@ static int parse_arguments(struct recorder *recorder, int argc, char **argv) {
         }
     }
     recorder->command = argv + optind;
-    if ((recorder->accesses && recorder->children) ||
-        (recorder->stacks != 0 && !recorder->accesses)) {
-        steve_complain("--stacks needs --accesses, and --children cannot be with it");
+    if (recorder->accesses && recorder->children) {
+        steve_complain("--children cannot be with --accesses");
         return STEVE_USAGE;
     }
     if (recorder->output == NULL || recorder->command[0] == NULL) {

@@ -27,6 +27,9 @@ struct access_recorder {
     bool began, ended;
     uint64_t frames[TRACE_STACK_MAX + 2];
     uint32_t frame_count, frames_seen;
+    uint64_t module[3]; /* the file of code that is being told of */
+    char module_name[TRACE_NAME_MAX + 1];
+    size_t module_name_size;
     uint16_t threads[65536]; /* the tool's number to the trace's + 1, by order of appearance */
     uint16_t thread_count;
     uint8_t buffer[BUFFER_BYTES];
@@ -87,6 +90,33 @@ static int add_frames(struct access_recorder *recorder, const struct steve_pipe_
     return add(recorder, &event);
 }
 
+static int take_module_part(struct access_recorder *recorder,
+                            const struct steve_pipe_record *record) {
+    size_t *size = &recorder->module_name_size;
+    struct trace_event event = {.op = TRACE_MODULE,
+                                .frames = recorder->module,
+                                .frame_count = 3,
+                                .name = recorder->module_name};
+    if (record->op == STEVE_PIPE_MODULE) {
+        recorder->module[0] = record->low;
+        recorder->module[1] = record->high;
+        memset(recorder->module_name, 0, sizeof recorder->module_name);
+        *size = 0;
+        return 0;
+    }
+    if (record->op == STEVE_PIPE_MODULE_END) {
+        recorder->module[2] = record->low;
+        return recorder->module[0] < recorder->module[1] ? add(recorder, &event) : 0;
+    }
+    if (*size + 2 * sizeof record->low < sizeof recorder->module_name) {
+        memcpy(recorder->module_name + *size, &record->low, sizeof record->low);
+        memcpy(recorder->module_name + *size + sizeof record->low, &record->high,
+               sizeof record->high);
+        *size += 2 * sizeof record->low;
+    }
+    return 0;
+}
+
 static void set_time(struct access_recorder *recorder, uint64_t ms) {
     if (recorder->start_ms == 0)
         recorder->start_ms = ms;
@@ -126,6 +156,10 @@ static int take_record(struct access_recorder *recorder, const struct steve_pipe
     case STEVE_PIPE_STACK:
     case STEVE_PIPE_FRAMES_MORE:
         return add_frames(recorder, record);
+    case STEVE_PIPE_MODULE:
+    case STEVE_PIPE_MODULE_NAME:
+    case STEVE_PIPE_MODULE_END:
+        return take_module_part(recorder, record);
     case STEVE_PIPE_TIME:
         set_time(recorder, record->low);
         return 0;

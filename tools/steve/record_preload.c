@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "record_ring.h"
+#include "record_stack.h"
 
 #define EXPORT __attribute__((visibility("default")))
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
@@ -132,6 +133,7 @@ static void join(void) {
     atomic_store(&control->ready[number], ring != NULL ? 1u : 2u);
     if (ring == NULL)
         return;
+    record_stack_begin(control->stacks);
     atomic_store(&gate->ring, ring);
     atomic_store(&gate->state, GATE_RECORDING);
 }
@@ -247,19 +249,17 @@ __attribute__((noinline)) static void take_thread_number(struct record_ring *rin
     thread_number = atomic_fetch_add(&ring->threads, 1) + 1;
 }
 
-static inline void note(enum record_op op, const void *address, size_t size,
-                        unsigned alignment_log2) {
-    struct record_ring *ring = open_ring();
-    if (ring == NULL)
-        return;
-    if (UNLIKELY(thread_number == 0))
-        take_thread_number(ring);
-    uint64_t number = atomic_fetch_add(&ring->head, 1);
+/* Takes `count` slots in a row. False when recording is over. */
+static inline bool take_slots(struct record_ring *ring, uint64_t count, uint64_t *ret_first) {
+    uint64_t first = *ret_first = atomic_fetch_add(&ring->head, count);
     uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
-    if (UNLIKELY(number - tail >= RECORD_SLOTS) && !wait_for_room(ring, number))
-        return;
+    return first + count - 1 - tail < RECORD_SLOTS || wait_for_room(ring, first + count - 1);
+}
+
+static inline void fill_slot(struct record_ring *ring, uint64_t number, enum record_op op,
+                             uint64_t address, uint64_t size, unsigned alignment_log2) {
     struct record_slot *slot = &ring->slots[number % RECORD_SLOTS];
-    slot->address = (uintptr_t)address;
+    slot->address = address;
     slot->size = size;
     slot->time = atomic_load_explicit(&ring->time, memory_order_relaxed);
     slot->thread = (uint16_t)(thread_number - 1);
@@ -268,13 +268,65 @@ static inline void note(enum record_op op, const void *address, size_t size,
     atomic_store_explicit(&slot->published, number + 1, memory_order_release);
 }
 
+/* Tells steve of a file of code that a stack has met for the first time. */
+static void note_module(void *context, const struct record_module *module) {
+    enum { IN_SLOT = 2 * sizeof(uint64_t) };
+    struct record_ring *ring = context;
+    size_t pieces = (strlen(module->path) + IN_SLOT - 1) / IN_SLOT;
+    uint64_t at;
+    if (!take_slots(ring, pieces + 3, &at))
+        return;
+    fill_slot(ring, at++, RECORD_MODULE, module->start, module->end, 0);
+    fill_slot(ring, at++, RECORD_MODULE_BASE, module->base, 0, 0);
+    for (size_t i = 0; i < pieces; i++) {
+        uint64_t words[2];
+        memcpy(words, module->path + i * IN_SLOT, IN_SLOT); /* padded with zeros */
+        fill_slot(ring, at++, RECORD_MODULE_NAME, words[0], words[1], 0);
+    }
+    fill_slot(ring, at, RECORD_MODULE_END, 0, 0, 0);
+}
+
+/* With the call stack from `caller` on. */
+__attribute__((noinline)) static void note_with_stack(struct record_ring *ring, enum record_op op,
+                                                      const void *address, size_t size,
+                                                      unsigned alignment_log2, const void *caller) {
+    uint64_t frames[RECORD_STACK_MAX + 1];
+    unsigned count = record_stack_take(caller, frames, note_module, ring);
+    uint64_t at;
+    if (!take_slots(ring, (count + 1) / 2 + 1, &at))
+        return;
+    for (unsigned i = 0; i < count; i += 2)
+        fill_slot(ring, at++, i + 1 < count ? RECORD_FRAMES : RECORD_FRAMES_LAST, frames[i],
+                  i + 1 < count ? frames[i + 1] : 0, 0);
+    fill_slot(ring, at, op, (uintptr_t)address, size, alignment_log2);
+}
+
+/* `caller`: the program's call, where its stack may be wanted; else NULL. */
+static inline void note(enum record_op op, const void *address, size_t size,
+                        unsigned alignment_log2, const void *caller) {
+    struct record_ring *ring = open_ring();
+    if (ring == NULL)
+        return;
+    if (UNLIKELY(thread_number == 0))
+        take_thread_number(ring);
+    if (caller != NULL && UNLIKELY(control->stacks != 0)) {
+        note_with_stack(ring, op, address, size, alignment_log2, caller);
+        return;
+    }
+    uint64_t number;
+    if (take_slots(ring, 1, &number))
+        fill_slot(ring, number, op, (uintptr_t)address, size, alignment_log2);
+}
+
+#define CALLER __builtin_return_address(0)
+
 static unsigned log2_of(size_t alignment) {
     return alignment != 0 ? 63u - (unsigned)__builtin_clzll(alignment) : 0;
 }
 
-static void *note_aligned(void *block, size_t alignment, size_t size) {
+static void *note_aligned(void *block, size_t alignment, size_t size, const void *caller) {
     if (block != NULL)
-        note(RECORD_ALIGNED, block, size, log2_of(alignment));
+        note(RECORD_ALIGNED, block, size, log2_of(alignment), caller);
     return block;
 }
 
@@ -283,7 +335,7 @@ EXPORT void *malloc(size_t size) {
         return nursery_malloc(size);
     void *block = real.malloc(size);
     if (block != NULL)
-        note(RECORD_MALLOC, block, size, 0);
+        note(RECORD_MALLOC, block, size, 0, CALLER);
     return block;
 }
 
@@ -294,7 +346,7 @@ EXPORT void *calloc(size_t count, size_t size) {
     }
     void *block = real.calloc(count, size);
     if (block != NULL)
-        note(RECORD_CALLOC, block, count * size, 0);
+        note(RECORD_CALLOC, block, count * size, 0, CALLER);
     return block;
 }
 
@@ -302,7 +354,7 @@ EXPORT void free(void *block) {
     if (block == NULL || UNLIKELY(in_nursery(block)))
         return;
     if (is_started()) {
-        note(RECORD_FREE, block, 0, 0);
+        note(RECORD_FREE, block, 0, 0, NULL);
         real.free(block);
     }
 }
@@ -319,20 +371,28 @@ static void *leave_nursery(void *block, size_t size) {
 EXPORT void *realloc(void *block, size_t size) {
     if (UNLIKELY(in_nursery(block)))
         return leave_nursery(block, size);
-    if (block == NULL || UNLIKELY(!is_started()))
-        return malloc(size);
-    note(RECORD_REALLOC_BEGIN, block, 0, 0);
+    if (UNLIKELY(!is_started()))
+        return nursery_malloc(size);
+    if (block == NULL) {
+        void *first = real.realloc(NULL, size);
+        if (first != NULL)
+            note(RECORD_MALLOC, first, size, 0, CALLER);
+        return first;
+    }
+    note(RECORD_REALLOC_BEGIN, block, 0, 0, NULL);
     void *moved = real.realloc(block, size);
-    note(RECORD_REALLOC_END, moved, size, 0);
+    note(RECORD_REALLOC_END, moved, size, 0, CALLER);
     return moved;
 }
 
 EXPORT void *memalign(size_t alignment, size_t size) {
-    return is_started() ? note_aligned(real.memalign(alignment, size), alignment, size) : NULL;
+    return is_started() ? note_aligned(real.memalign(alignment, size), alignment, size, CALLER)
+                        : NULL;
 }
 
 EXPORT void *aligned_alloc(size_t alignment, size_t size) {
-    return is_started() ? note_aligned(real.aligned_alloc(alignment, size), alignment, size) : NULL;
+    return is_started() ? note_aligned(real.aligned_alloc(alignment, size), alignment, size, CALLER)
+                        : NULL;
 }
 
 EXPORT int posix_memalign(void **ret_block, size_t alignment, size_t size) {
@@ -340,18 +400,19 @@ EXPORT int posix_memalign(void **ret_block, size_t alignment, size_t size) {
         return ENOMEM;
     int result = real.posix_memalign(ret_block, alignment, size);
     if (result == 0)
-        note_aligned(*ret_block, alignment, size);
+        note_aligned(*ret_block, alignment, size, CALLER);
     return result;
 }
 
 EXPORT void *valloc(size_t size) {
-    return is_started() ? note_aligned(real.valloc(size), (size_t)sysconf(_SC_PAGESIZE), size)
-                        : NULL;
+    return is_started()
+               ? note_aligned(real.valloc(size), (size_t)sysconf(_SC_PAGESIZE), size, CALLER)
+               : NULL;
 }
 
 EXPORT void *pvalloc(size_t size) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     if (!is_started())
         return NULL;
-    return note_aligned(real.pvalloc(size), page, (size + page - 1) / page * page);
+    return note_aligned(real.pvalloc(size), page, (size + page - 1) / page * page, CALLER);
 }

@@ -5,7 +5,8 @@
  * A thread takes a slot by adding one to `head`: that number is the operation's place in the order
  * of all operations of the process. It is taken after an allocation returned and before a free is
  * begun, so that a block's free always stands before the next allocation at its address, whichever
- * threads did them. A reallocation, which does both, takes two slots.
+ * threads did them. A reallocation, which does both, takes two slots. A call stack is in slots taken
+ * together with that of its operation, right before it.
  */
 #ifndef STEVE_RECORD_RING_H
 #define STEVE_RECORD_RING_H
@@ -17,7 +18,7 @@
 #define RECORD_CONTROL_VARIABLE "STEVE_RECORD_CONTROL"
 
 enum {
-    RECORD_LAYOUT = 1, /* of this header; recorder and steve must agree */
+    RECORD_LAYOUT = 2, /* of this header; recorder and steve must agree */
     RECORD_RINGS_MAX = 65536,
     RECORD_SLOTS = 1 << 16, /* per ring; a power of two */
     RECORD_TICK_US = 100,   /* unit of the clock */
@@ -31,6 +32,12 @@ enum record_op {
     RECORD_REALLOC_BEGIN, /* address: the block until now */
     RECORD_REALLOC_END,   /* address: the block from now on; 0 = it failed and all is as before */
     RECORD_FREE,
+    RECORD_FRAMES,      /* address, size: two return addresses of the next operation's stack */
+    RECORD_FRAMES_LAST, /* the same with one address */
+    RECORD_MODULE,      /* address, size: first byte and the one after the last; then, together: */
+    RECORD_MODULE_BASE, /* address: where address 0 of the file would be */
+    RECORD_MODULE_NAME, /* address, size: 16 bytes of its path, as many slots as it needs */
+    RECORD_MODULE_END,
 };
 
 struct record_slot {
@@ -60,6 +67,7 @@ struct record_control {
     uint32_t steve_pid;
     _Atomic uint32_t main_pid; /* the process to record; 0 = not known yet */
     uint32_t children;         /* record its children too */
+    uint32_t stacks;           /* frames of the call stack with each allocation */
     _Atomic uint32_t rings;    /* rings asked for; ring files are numbered in that order */
     _Atomic uint32_t ready[RECORD_RINGS_MAX]; /* 1 = the file is there, 2 = it could not be made */
 };

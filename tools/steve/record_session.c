@@ -67,8 +67,20 @@ static void enter_address(struct record_session *session, uint64_t address, uint
         fail(session, "out of memory");
 }
 
+/* The stack that came before this operation. */
+static void emit_stack(struct record_session *session, const struct record_slot *slot) {
+    struct trace_event event = {.op = TRACE_STACK,
+                                .thread = slot->thread,
+                                .frames = session->frames,
+                                .frame_count = session->frame_count};
+    if (session->frame_count != 0)
+        emit(session, &event);
+    session->frame_count = 0;
+}
+
 static void allocate(struct record_session *session, const struct record_slot *slot,
                      enum trace_op op) {
+    emit_stack(session, slot);
     struct trace_event event = {
         .op = op,
         .block = take_number(session),
@@ -107,6 +119,7 @@ static void end_realloc(struct record_session *session, const struct record_slot
         allocate(session, slot, TRACE_MALLOC);
         return;
     }
+    emit_stack(session, slot);
     struct trace_event event = {
         .op = TRACE_REALLOC, .block = number - 1, .thread = slot->thread, .size = slot->size};
     emit(session, &event);
@@ -119,6 +132,51 @@ static void release(struct record_session *session, const struct record_slot *sl
         emit_free(session, block, slot->thread);
     else
         session->unknown_frees++;
+}
+
+static void add_frame(struct record_session *session, uint64_t address) {
+    if (session->frame_count < TRACE_STACK_MAX)
+        session->frames[session->frame_count++] = address;
+}
+
+/* Operations that are parts of another one's. */
+static void take_part(struct record_session *session, const struct record_slot *slot) {
+    struct trace_event event = {.op = TRACE_MODULE,
+                                .thread = slot->thread,
+                                .frames = session->module,
+                                .frame_count = 3,
+                                .name = session->module_name};
+    switch ((enum record_op)slot->op) {
+    case RECORD_FRAMES:
+    case RECORD_FRAMES_LAST:
+        add_frame(session, slot->address);
+        if (slot->op == RECORD_FRAMES)
+            add_frame(session, slot->size);
+        break;
+    case RECORD_MODULE:
+        session->module[0] = slot->address;
+        session->module[1] = slot->size;
+        memset(session->module_name, 0, sizeof session->module_name);
+        session->module_name_size = 0;
+        break;
+    case RECORD_MODULE_BASE:
+        session->module[2] = slot->address;
+        break;
+    case RECORD_MODULE_NAME:
+        if (session->module_name_size + 2 * sizeof(uint64_t) < sizeof session->module_name) {
+            memcpy(session->module_name + session->module_name_size, &slot->address,
+                   sizeof slot->address);
+            memcpy(session->module_name + session->module_name_size + sizeof slot->address,
+                   &slot->size, sizeof slot->size);
+            session->module_name_size += 2 * sizeof(uint64_t);
+        }
+        break;
+    default:
+        if (session->module[0] < session->module[1])
+            emit(session, &event);
+        session->module[1] = 0;
+        break;
+    }
 }
 
 static void take_slot(struct record_session *session, const struct record_slot *slot) {
@@ -148,7 +206,11 @@ static void take_slot(struct record_session *session, const struct record_slot *
     case RECORD_FREE:
         release(session, slot);
         break;
+    default:
+        take_part(session, slot);
+        return;
     }
+    session->frame_count = 0;
 }
 
 uint64_t session_drain(struct record_session *session, uint64_t limit) {

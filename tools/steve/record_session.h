@@ -27,6 +27,12 @@ struct record_session {
         uint64_t address;
         uint32_t block; /* + 1; 0 = none begun */
     } * reallocs;       /* begun and not ended, by thread */
+    /* The stack of the next operation, and the file of code that is being told of. */
+    uint64_t frames[TRACE_STACK_MAX];
+    uint32_t frame_count;
+    uint64_t module[3];
+    char module_name[TRACE_NAME_MAX + 1];
+    size_t module_name_size;
     uint32_t last_ticks;
     uint64_t time_us;
     uint64_t stuck_since_us; /* for the caller: when nothing began to move; 0 = it moves */

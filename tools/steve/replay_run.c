@@ -47,7 +47,7 @@ static int take_event(struct replay *replay) {
         event->op != TRACE_EXEC)
         return complain_here(replay, "a block number, and the end frame promised fewer");
     replay->time_us = replay->time_base + event->time_us;
-    if (event->op == TRACE_ACCESS || event->op == TRACE_STACK)
+    if (event->op == TRACE_ACCESS || event->op == TRACE_STACK || event->op == TRACE_MODULE)
         return 0;
     replay->batch_operations += event->op < TRACE_OP_SKIPPABLE && event->op != TRACE_EXEC;
     replay->batch_count++;

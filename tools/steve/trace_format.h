@@ -14,7 +14,7 @@
 
 enum {
     TRACE_VERSION_MAJOR = 1, /* another one cannot be read */
-    TRACE_VERSION_MINOR = 1, /* a later one can: what is new may be skipped */
+    TRACE_VERSION_MINOR = 2, /* a later one can: what is new may be skipped */
 
     TRACE_HEADER_BYTES = 40, /* fixed part; the command and a checksum of 4 bytes follow */
     TRACE_FRAME_BYTES = 32,  /* frame header */
@@ -54,6 +54,9 @@ enum trace_op {
     TRACE_LOCK = 0x21,   /* the program holds the block's address from here on; counted */
     TRACE_UNLOCK = 0x22, /* takes one lock back */
     TRACE_STACK = 0x23,  /* the call stack of the allocation or reallocation that follows */
+    /* Since version 1.2: */
+    TRACE_STACK_AGAIN = 0x24, /* in a file only: the reader gives TRACE_STACK */
+    TRACE_MODULE = 0x25,      /* a file of code that addresses of later stacks lie in */
     TRACE_OP_MASK = 0x3f,
     TRACE_HAS_THREAD = 0x40, /* another thread than the event before */
     TRACE_HAS_TIME = 0x80,   /* later than the event before */
@@ -61,7 +64,12 @@ enum trace_op {
 
 #define TRACE_BLOCK_MAX UINT32_MAX         /* block numbers are below this */
 #define TRACE_SIZE_MAX ((uint64_t)1 << 56) /* sizes are below this */
-enum { TRACE_ALIGNMENT_LOG2_MAX = 47, TRACE_STACK_MAX = 64 };
+enum {
+    TRACE_ALIGNMENT_LOG2_MAX = 47,
+    TRACE_STACK_MAX = 64,
+    TRACE_FRAME_STACKS = 4096, /* stacks of a frame that can be named again, the first ones */
+    TRACE_NAME_MAX = 1023,     /* bytes of a module's path */
+};
 #define TRACE_COUNT_MAX ((uint64_t)1 << 48) /* reads and writes of a run are below this */
 
 /* One event, decoded. */
@@ -76,9 +84,11 @@ struct trace_event {
                                 first touched to the last */
     uint64_t offset;         /* of TRACE_ACCESS: the first byte touched */
     uint64_t reads, writes;  /* of TRACE_ACCESS: how many of each are in the run */
-    const uint64_t *frames;  /* of TRACE_STACK: return addresses, innermost first; valid until the
-                                next event is read */
-    uint32_t frame_count;    /* of TRACE_STACK: at most TRACE_STACK_MAX */
+    const uint64_t *frames;  /* of TRACE_STACK: return addresses, innermost first; of TRACE_MODULE:
+                                its first address, the one after its last, and the one that its
+                                address 0 has in memory. Valid until the next event is read */
+    uint32_t frame_count;    /* of TRACE_STACK: at most TRACE_STACK_MAX; of TRACE_MODULE: 3 */
+    const char *name;        /* of TRACE_MODULE: its path; valid as long as `frames` */
     /* Filled by trace_live_apply: */
     uint64_t old_size; /* of TRACE_REALLOC and TRACE_FREE: the size until now */
     uint64_t locks;    /* of TRACE_REALLOC: how many the block has */

@@ -139,7 +139,7 @@ int trace_live_apply(struct trace_live *live, struct trace_event *event,
     int result;
     if (event->op == TRACE_FREE || event->op == TRACE_REALLOC)
         result = apply_change(live, event, error);
-    else if (event->op == TRACE_STACK)
+    else if (event->op == TRACE_STACK || event->op == TRACE_MODULE)
         result = 0;
     else if (event->op >= TRACE_OP_SKIPPABLE)
         result = apply_use(live, event, error);

@@ -41,6 +41,12 @@ struct trace_reader {
     uint32_t last_block;
     uint32_t last_used; /* block of the last access, lock or unlock */
     uint64_t frames_read[TRACE_STACK_MAX];
+    char name_read[TRACE_NAME_MAX + 1];
+    uint32_t stack_count; /* of this frame so far */
+    /* Where the operands of its first ones are in its contents. */
+    struct reader_stack {
+        uint32_t place, size;
+    } stacks[TRACE_FRAME_STACKS];
     struct trace_header header;
     char *name;
     uint8_t *stored; /* two buffers of TRACE_FRAME_RAW_MAX bytes, touched as frames need them */
@@ -170,6 +176,7 @@ struct trace_reader *trace_reader_open(const char *path, struct trace_error *err
 void trace_reader_touch(struct trace_reader *reader) {
     memset(reader->stored, 1, 2 * TRACE_FRAME_RAW_TARGET);
     memset(reader->raw, 1, 2 * TRACE_FRAME_RAW_TARGET);
+    memset(reader->stacks, 1, sizeof reader->stacks);
 }
 
 void trace_reader_close(struct trace_reader *reader) {
@@ -264,6 +271,7 @@ static int begin_events(struct trace_reader *reader, const struct frame_header *
     reader->last_thread = 0;
     reader->last_block = 0;
     reader->last_used = 0;
+    reader->stack_count = 0;
     reader->frame_left = frame->events;
     return 0;
 }
@@ -360,9 +368,10 @@ static const uint8_t *get_operands(struct trace_reader *reader, const uint8_t *a
     }
 }
 
-static const uint8_t *get_stack(struct trace_reader *reader, const uint8_t *at, const uint8_t *end,
-                                struct trace_event *event) {
+static const uint8_t *decode_stack(struct trace_reader *reader, const uint8_t *at,
+                                   const uint8_t *end, struct trace_event *event) {
     uint64_t last = 0;
+    event->op = TRACE_STACK;
     while (at != end) {
         uint64_t step;
         at = get_number_before(end, at, UINT64_MAX, &step);
@@ -373,6 +382,43 @@ static const uint8_t *get_stack(struct trace_reader *reader, const uint8_t *at, 
     }
     event->frames = reader->frames_read;
     return at;
+}
+
+static const uint8_t *get_stack(struct trace_reader *reader, const uint8_t *at, const uint8_t *end,
+                                struct trace_event *event) {
+    if (reader->stack_count < TRACE_FRAME_STACKS)
+        reader->stacks[reader->stack_count++] = (struct reader_stack){
+            .place = (uint32_t)(at - reader->raw_start), .size = (uint32_t)(end - at)};
+    return decode_stack(reader, at, end, event);
+}
+
+/* A stack that this frame had before. */
+static const uint8_t *get_stack_again(struct trace_reader *reader, const uint8_t *at,
+                                      const uint8_t *end, struct trace_event *event) {
+    uint64_t index;
+    at = get_number_before(end, at, reader->stack_count, &index);
+    if (at == NULL)
+        return NULL;
+    const uint8_t *operands = reader->raw_start + reader->stacks[index].place;
+    at = decode_stack(reader, operands, operands + reader->stacks[index].size, event);
+    return at != NULL ? end : NULL;
+}
+
+static const uint8_t *get_module(struct trace_reader *reader, const uint8_t *at, const uint8_t *end,
+                                 struct trace_event *event) {
+    uint64_t *numbers = reader->frames_read;
+    at = get_number_before(end, at, UINT64_MAX, &numbers[0]);
+    at = get_number_before(end, at, UINT64_MAX - numbers[0], &numbers[1]);
+    at = get_number_before(end, at, UINT64_MAX, &numbers[2]);
+    if (at == NULL || (size_t)(end - at) > TRACE_NAME_MAX)
+        return NULL;
+    numbers[1] += numbers[0];
+    memcpy(reader->name_read, at, (size_t)(end - at));
+    reader->name_read[end - at] = '\0';
+    event->frames = numbers;
+    event->frame_count = 3;
+    event->name = reader->name_read;
+    return end;
 }
 
 /* An event that came with or after version 1.1: its length stands first. What a later version adds
@@ -388,6 +434,10 @@ static const uint8_t *get_skippable(struct trace_reader *reader, const uint8_t *
     switch (event->op) {
     case TRACE_STACK:
         return get_stack(reader, at, end, event);
+    case TRACE_STACK_AGAIN:
+        return get_stack_again(reader, at, end, event);
+    case TRACE_MODULE:
+        return get_module(reader, at, end, event);
     case TRACE_ACCESS:
     case TRACE_LOCK:
     case TRACE_UNLOCK:

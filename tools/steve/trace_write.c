@@ -10,7 +10,8 @@
 #include "trace_codec.h"
 
 /* An event's first byte and numbers, and what a skippable one has besides. */
-enum { OPERANDS_MAX = (TRACE_STACK_MAX + 5) * TRACE_VARINT_MAX };
+enum { OPERANDS_MAX = (TRACE_STACK_MAX + 5) * TRACE_VARINT_MAX + TRACE_NAME_MAX };
+enum { STACK_PLACES = 2 * TRACE_FRAME_STACKS };
 enum { EVENT_BYTES_MAX = 1 + 3 * TRACE_VARINT_MAX + OPERANDS_MAX };
 
 struct trace_writer {
@@ -24,6 +25,13 @@ struct trace_writer {
     uint32_t last_block;
     uint32_t last_used; /* block of the last access, lock or unlock */
     uint8_t *at;        /* in raw */
+    /* The stacks of this frame: a hash table of those that can be named again. */
+    struct writer_stack {
+        uint32_t place; /* + 1 of the operands in raw; 0 = none */
+        uint16_t size;
+        uint16_t index;
+    } stacks[STACK_PLACES];
+    uint32_t stack_count;
     char name[256];
     uint8_t raw[TRACE_FRAME_RAW_TARGET + EVENT_BYTES_MAX];
     uint8_t packed[TRACE_FRAME_RAW_TARGET + EVENT_BYTES_MAX];
@@ -135,26 +143,70 @@ int trace_writer_flush(struct trace_writer *writer, struct trace_error *error) {
                        error);
 }
 
-static uint8_t *put_frames(uint8_t *to, const struct trace_event *event) {
-    uint8_t operands[OPERANDS_MAX];
+static size_t encode_stack(uint8_t *operands, const struct trace_event *event) {
     uint8_t *at = operands;
     uint64_t last = 0;
     for (uint32_t i = 0; i < event->frame_count && i < TRACE_STACK_MAX; i++) {
         at = trace_put_varint(at, trace_zigzag((int64_t)(event->frames[i] - last)));
         last = event->frames[i];
     }
-    size_t size = (size_t)(at - operands);
+    return (size_t)(at - operands);
+}
+
+static uint64_t hash_bytes(const uint8_t *bytes, size_t size) {
+    uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ bytes[i]) * 0x100000001b3u;
+    return hash ^ hash >> 32;
+}
+
+/* A stack that this frame has already is named by its number among them. */
+static uint8_t *put_stack(struct trace_writer *writer, uint8_t *tag, uint8_t *to,
+                          const struct trace_event *event) {
+    uint8_t operands[OPERANDS_MAX];
+    size_t size = encode_stack(operands, event);
+    size_t at = hash_bytes(operands, size) % STACK_PLACES;
+    struct writer_stack *stack;
+    for (; (stack = &writer->stacks[at])->place != 0; at = (at + 1) % STACK_PLACES) {
+        if (stack->size == size && memcmp(writer->raw + stack->place - 1, operands, size) == 0) {
+            *tag = (uint8_t)((*tag & ~TRACE_OP_MASK) | TRACE_STACK_AGAIN);
+            uint8_t *length = to++;
+            to = trace_put_varint(to, stack->index);
+            *length = (uint8_t)(to - length - 1);
+            return to;
+        }
+    }
+    to = trace_put_varint(to, size);
+    if (writer->stack_count < TRACE_FRAME_STACKS)
+        *stack = (struct writer_stack){.place = (uint32_t)(to - writer->raw) + 1,
+                                       .size = (uint16_t)size,
+                                       .index = (uint16_t)writer->stack_count++};
+    memcpy(to, operands, size);
+    return to + size;
+}
+
+static uint8_t *put_module(uint8_t *to, const struct trace_event *event) {
+    uint8_t operands[OPERANDS_MAX];
+    uint8_t *at = operands;
+    size_t name = strnlen(event->name, TRACE_NAME_MAX);
+    at = trace_put_varint(at, event->frames[0]);
+    at = trace_put_varint(at, event->frames[1] - event->frames[0]);
+    at = trace_put_varint(at, event->frames[2]);
+    memcpy(at, event->name, name);
+    size_t size = (size_t)(at - operands) + name;
     to = trace_put_varint(to, size);
     memcpy(to, operands, size);
     return to + size;
 }
 
-/* The operands of an event that older readers skip, after their length. Without a stack they are
- * five numbers at most, and their length one byte. */
-static uint8_t *put_skippable(struct trace_writer *writer, uint8_t *to,
+/* The operands of an event that older readers skip, after their length. Those of an access or a lock
+ * are five numbers at most, and their length one byte. */
+static uint8_t *put_skippable(struct trace_writer *writer, uint8_t *tag, uint8_t *to,
                               const struct trace_event *event) {
     if (event->op == TRACE_STACK)
-        return put_frames(to, event);
+        return put_stack(writer, tag, to, event);
+    if (event->op == TRACE_MODULE)
+        return put_module(to, event);
     uint8_t *length = to++;
     int64_t step = (int64_t)event->block - (int64_t)writer->last_used;
     to = trace_put_varint(to, trace_zigzag(step));
@@ -194,6 +246,9 @@ int trace_writer_add(struct trace_writer *writer, const struct trace_event *even
         writer->last_thread = 0;
         writer->last_block = 0;
         writer->last_used = 0;
+        if (writer->stack_count != 0)
+            memset(writer->stacks, 0, sizeof writer->stacks);
+        writer->stack_count = 0;
     }
     uint8_t *tag = at++;
     *tag = (uint8_t)event->op;
@@ -207,7 +262,7 @@ int trace_writer_add(struct trace_writer *writer, const struct trace_event *even
         at = trace_put_varint(at, event->time_us - writer->last_time);
         writer->last_time = event->time_us;
     }
-    writer->at = event->op >= TRACE_OP_SKIPPABLE ? put_skippable(writer, at, event)
+    writer->at = event->op >= TRACE_OP_SKIPPABLE ? put_skippable(writer, tag, at, event)
                                                  : put_operands(writer, at, event);
     writer->events++;
     if (writer->at - writer->raw >= TRACE_FRAME_RAW_TARGET)

@@ -85,7 +85,7 @@ static void use_threads(void) {
 }
 
 /* A child that allocates; the parent goes on afterwards. */
-static void use_fork(void) {
+__attribute__((noinline)) static void use_fork(void) {
     void *before = keep(malloc(30001));
     pid_t child = fork();
     if (child == 0) {
@@ -98,6 +98,26 @@ static void use_fork(void) {
     keep(malloc(30003));
 }
 
+/* Two places that allocate, one of them much more. */
+__attribute__((noinline)) static void allocate_little(int times) {
+    for (int i = 0; i < times; i++)
+        keep(malloc(100));
+}
+
+__attribute__((noinline)) static void allocate_much(int times) {
+    for (int i = 0; i < times; i++) {
+        free(keep(malloc(7000)));
+        keep(realloc(malloc(10), 5000));
+    }
+}
+
+__attribute__((noinline)) static void call_both(int times) {
+    allocate_little(times);
+    allocate_much(times);
+    allocate_little(times);
+    kept = NULL; /* the last call is none that ends the function */
+}
+
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     keep(malloc(22222));
@@ -105,6 +125,8 @@ int main(int argc, char **argv) {
         use_all();
     else if (strcmp(what, "threads") == 0)
         use_threads();
+    else if (strcmp(what, "sites") == 0)
+        call_both(50);
     else if (strcmp(what, "fork") == 0)
         use_fork();
     else if (strcmp(what, "exec") == 0)

@@ -135,6 +135,71 @@ class Record(SteveTest):
         self.assertEqual(self.info(self.folder / children[0])["frees of unseen blocks"], "1")
         self.assertNotIn(30002, self.sizes())
 
+    def sites(self, trace=None):
+        """The stacks that `steve info --sites` prints: figures and names of functions."""
+        done = run("info", "--sites=1000", trace or self.trace)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        table = done.stdout.split("allocations\n")[-1].splitlines()
+        found = []
+        for line in table:
+            if line.startswith(" " * 10):
+                # Without what the compiler calls its variants of a function.
+                found[-1][1].append(line.split()[0].split(".")[0])
+            else:
+                found.append((line.split(), []))
+        return found
+
+    def test_call_stacks_tell_who_owns_the_memory(self):
+        self.record(SUBJECT, "sites", options=["--stacks=4"])
+        if shutil.which("addr2line") is None:
+            self.skipTest("addr2line is not installed")
+        sites = self.sites()
+        figures, functions = next(each for each in sites if each[1][0] == "allocate_much")
+        self.assertEqual(functions[:3], ["allocate_much", "call_both", "main"])
+        # A block is of the call that reallocated it last.
+        self.assertEqual(figures[2:5], ["244.14", "KiB", "50"])
+        little = [each for each in sites if each[1][0] == "allocate_little"]
+        self.assertEqual(len(little), 2, "two calls are two stacks")
+        for figures, functions in little:
+            self.assertEqual(functions[1], "call_both")
+            self.assertEqual(figures[2:5], ["4.88", "KiB", "50"])
+        shares = [float(figures[0]) for figures, _ in sites]
+        self.assertEqual(shares, sorted(shares, reverse=True))
+        self.assertAlmostEqual(sum(shares), 100, delta=1)
+
+    def test_call_stacks_change_nothing_else(self):
+        self.record(SUBJECT, "all")
+        plain = self.events()
+        self.record(SUBJECT, "all", options=["--stacks=64"])
+        done = run("dump", self.trace)
+        lines = [line.split() for line in done.stdout.splitlines()]
+        self.assertEqual([[line[3], *map(int, line[4:])] for line in lines
+                          if line[3] not in ("stack", "module")], plain)
+        allocations = [line for line in lines if line[3] in ("malloc", "calloc", "aligned", "realloc")]
+        stacks = [line for line in lines if line[3] == "stack"]
+        self.assertEqual(len(stacks), len(allocations))
+        modules = [line[-1] for line in lines if line[3] == "module"]
+        self.assertIn(os.path.realpath(SUBJECT), map(os.path.realpath, modules))
+        self.assertEqual(len(set(modules)), len(modules), "each file of code is told of once")
+
+    def test_call_stacks_of_threads_children_and_other_programs(self):
+        self.record(SUBJECT, "threads", options=["--stacks=3"])
+        info = self.info()
+        self.assertEqual(info["frees of unseen blocks"], "0")
+        self.assertEqual(info["operations lost"], "0")
+        self.assertEqual(info["threads"], "5")
+        self.record(SUBJECT, "exec", options=["--stacks=3"])
+        self.assertTrue(any("main" in functions for _, functions in self.sites()))
+        self.record(SUBJECT, "fork", options=["--children", "--stacks=3"])
+        child = next(name for name in os.listdir(self.folder) if name.startswith("trace."))
+        self.assertEqual([functions[0] for _, functions in self.sites(self.folder / child)], ["use_fork"])
+
+    def test_without_call_stacks_there_are_no_sites(self):
+        self.record(SUBJECT, "sites")
+        done = run("info", "--sites", self.trace)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--stacks", done.stderr)
+
     def test_without_compression_the_same_is_recorded(self):
         self.record(SUBJECT, "all")
         compressed = self.events()

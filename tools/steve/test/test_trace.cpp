@@ -127,6 +127,13 @@ void expect_same(const trace_event &expected, const trace_event &found) {
     ASSERT_EQ(expected.frame_count, found.frame_count);
 }
 
+trace_event stack_of(const uint64_t *frames, uint32_t count, uint64_t time_us = 0) {
+    trace_event result = event(TRACE_STACK, 0, 0, 0, time_us);
+    result.frames = frames;
+    result.frame_count = count;
+    return result;
+}
+
 struct Outcome {
     Events events;
     std::string error; // empty = the end was reached
@@ -316,6 +323,74 @@ TEST_F(Trace, TheAddressesOfAStackComeBack) {
     for (uint32_t i = 0; i < found.frame_count; i++)
         EXPECT_EQ(found.frames[i], trace_with_uses()[0].frames[i]) << i;
     trace_reader_close(reader);
+}
+
+// Stacks from a few, over more than a frame: most are written as what they were before.
+TEST_F(Trace, AStackThatComesAgainIsTheSameAndSmall) {
+    enum { STACKS = 5000, FRAMES = 20, COUNT = 60000 };
+    static uint64_t frames[STACKS][FRAMES];
+    std::mt19937_64 random(11);
+    for (auto &stack : frames) {
+        for (uint64_t &frame : stack)
+            frame = 0x7f0000000000 + random() % 0x10000000;
+    }
+    Events events;
+    std::vector<size_t> numbers;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        // In the second half from few enough for every frame to name them all.
+        numbers.push_back(random() % (i < COUNT / 2 ? STACKS : 50));
+        events.push_back(stack_of(frames[numbers.back()], FRAMES));
+        events.push_back(event(TRACE_MALLOC, i, 16));
+    }
+    size_t size = write(events, false).size();
+    EXPECT_LT(size, size_t(COUNT) / 2 * (FRAMES * 4 + 8));
+    trace_error error{};
+    trace_reader *reader = trace_reader_open(path.c_str(), &error);
+    ASSERT_NE(reader, nullptr) << error.text;
+    trace_event next;
+    for (size_t i = 0; i < numbers.size(); i++) {
+        ASSERT_EQ(trace_reader_next(reader, &next, &error), 1) << error.text;
+        ASSERT_EQ(next.op, TRACE_STACK);
+        ASSERT_EQ(next.frame_count, uint32_t(FRAMES));
+        ASSERT_EQ(std::memcmp(next.frames, frames[numbers[i]], sizeof frames[0]), 0) << i;
+        ASSERT_EQ(trace_reader_next(reader, &next, &error), 1) << error.text;
+        ASSERT_EQ(next.block, i);
+    }
+    EXPECT_EQ(trace_reader_next(reader, &next, &error), 0);
+    trace_reader_close(reader);
+}
+
+TEST_F(Trace, AStackThatWasNotThereCannotComeAgain) {
+    Bytes empty = write({}, false);
+    // time 0; a stack of one address; the stack 0 again; the stack 1 again, which there is not.
+    Bytes contents = {0, TRACE_STACK, 1, 8, TRACE_STACK_AGAIN, 1, 0, TRACE_STACK_AGAIN, 1, 1};
+    Outcome outcome = read(assemble(empty, {frame(TRACE_FRAME_EVENTS, 0, 3, contents)}));
+    EXPECT_NE(outcome.error.find("the event is damaged"), std::string::npos) << outcome.error;
+    ASSERT_EQ(outcome.events.size(), 2u);
+    EXPECT_EQ(outcome.events[1].op, TRACE_STACK);
+    EXPECT_EQ(outcome.events[1].frame_count, 1u);
+}
+
+TEST_F(Trace, AFileOfCodeComesBack) {
+    const std::string longest(TRACE_NAME_MAX, 'x');
+    for (const std::string &name : {std::string(), std::string("/usr/bin/true"), longest}) {
+        const uint64_t numbers[3] = {0x400000, 0x7fffffffffff, 0x3ff000};
+        trace_event module = event(TRACE_MODULE, 0);
+        module.frames = numbers;
+        module.frame_count = 3;
+        module.name = name.c_str();
+        write({module, event(TRACE_MALLOC, 0, 1)}, true);
+        trace_error error{};
+        trace_reader *reader = trace_reader_open(path.c_str(), &error);
+        ASSERT_NE(reader, nullptr) << error.text;
+        trace_event next;
+        ASSERT_EQ(trace_reader_next(reader, &next, &error), 1) << error.text;
+        EXPECT_EQ(next.op, TRACE_MODULE);
+        EXPECT_EQ(std::memcmp(next.frames, numbers, sizeof numbers), 0);
+        EXPECT_EQ(next.name, name);
+        EXPECT_EQ(trace_reader_next(reader, &next, &error), 1) << error.text;
+        trace_reader_close(reader);
+    }
 }
 
 TEST_F(Trace, EveryEventIsFoundByItsNumber) {
@@ -517,7 +592,7 @@ TEST_F(Trace, AnotherMajorVersionIsRefusedByItsNumber) {
     Bytes trace = write(small_trace(), false);
     trace_put_u16(trace.data() + 8, 7);
     repair_header(trace);
-    EXPECT_NE(read(trace).error.find("format version 7.1"), std::string::npos);
+    EXPECT_NE(read(trace).error.find("format version 7.2"), std::string::npos);
 }
 
 TEST_F(Trace, ALaterMinorVersionIsRead) {
