@@ -2,6 +2,7 @@
 #include "collections/blocks.h"
 
 #include "api.h"
+#include "malloc/facade.h"
 
 #include <string.h>
 
@@ -96,6 +97,25 @@ void jf_blocks_expect(rmhandle_t handle, void *payload, size_t offset, size_t si
     uintptr_t page = jf_os_page_size();
     uintptr_t first = jf_bits_round_down((uintptr_t)payload + offset, page);
     jf_os_populate(first, jf_bits_round_up((uintptr_t)payload + offset + size, page) - first);
+}
+
+bool jf_blocks_area(const void *pointer, size_t *ret_size, const char *call) {
+    *ret_size = 0;
+    return JF_HAS_GROWING && pointer != NULL && jf_malloc_is_area(pointer, ret_size, call);
+}
+
+void jf_blocks_make_area(void *pointer, const char *call) {
+    if (JF_HAS_GROWING)
+        jf_malloc_set_area(pointer, true, call);
+}
+
+void *jf_blocks_resize_area(void *pointer, size_t size, size_t *ret_size, const char *call) {
+    void *resized = JF_HAS_GROWING ? jf_malloc_resize(pointer, size) : NULL;
+    if (resized == NULL)
+        return NULL;
+    jf_blocks_make_area(resized, call);
+    jf_blocks_area(resized, ret_size, call);
+    return resized;
 }
 
 bool jf_blocks_insist(struct jf_heap *heap, size_t size, bool (*attempt)(void *context),

@@ -1,6 +1,7 @@
 // The hardened mode: guard bytes behind every block, freed blocks filled and held back.
 #include <gtest/gtest.h>
 
+#include "support/area_model.hpp"
 #include "support/malloc_calls.hpp"
 
 #include <cstring>
@@ -48,6 +49,19 @@ TEST_F(Hardened, BlocksAreWholeAndTheirSizeIsExact) {
         EXPECT_EQ(0u, reinterpret_cast<uintptr_t>(block) % 512);
         jeff_free_aligned_sized(block, 512, size);
     }
+}
+
+TEST_F(Hardened, AreasAgreeWithTheModel) {
+    support::AreaModel model(77);
+    for (int i = 0; i < 3000 && !HasFailure(); i++)
+        model.step();
+}
+
+TEST_F(HardenedDeathTest, AWriteBehindAnAreaIsFound) {
+    char *area = static_cast<char *>(jeff_area_append(nullptr, "abc", 3));
+    size_t size = jeff_area_capacity(area) + 8;
+    EXPECT_DEATH((hide(area)[size] = 1, jeff_free(area)), "bytes behind the block");
+    jeff_free(area);
 }
 
 TEST_F(Hardened, AFreedBlockIsFilledAndNotGivenOutAtOnce) {

@@ -60,6 +60,47 @@ RM_API void jeff_free_aligned_sized(void *pointer, size_t alignment, size_t size
 /* Bytes of a block that the program may use, at least what it asked for; 0 for NULL. */
 RM_API size_t jeff_malloc_usable_size(const void *pointer);
 
+/* ---------------------------------------------------------------------------------------------
+ * Areas: a block is a byte array
+ * ------------------------------------------------------------------------------------------- */
+
+/* The calls of <jeff/array.h> for bytes, on blocks named by pointers: the same code beneath, so the same growth
+ * (half of the size more), and sums that overflow are found. An area is any block that a call above has given
+ * out. Its length is all of its bytes until one of the calls below changes it; from then on it knows its length, in
+ * 8 bytes of its own, and what it has beyond is capacity. NULL is an area of length 0, so that one begins as
+ *
+ *     void *text = jeff_area_append(NULL, "one", 3);
+ *
+ * Calls that may move the area return it, wherever it lies then; or NULL, and it is as it was, with errno ENOMEM
+ * (no memory, or a sum that overflows) or EINVAL (an index beyond the length). `bytes` must not point into the
+ * area. jeff_free ends it; jeff_realloc makes it a plain block again, as long as it was told; jeff_free_sized is for
+ * plain blocks. Misuse as for all blocks; threads too: one at a time changes an area. */
+
+/* O(1). */
+RM_API size_t jeff_area_length(const void *area);
+
+/* Bytes it may have without being moved; as jeff_malloc_usable_size. O(1). */
+RM_API size_t jeff_area_capacity(const void *area);
+
+/* Makes the capacity at least `capacity`, never smaller. O(length) when the area must move. */
+RM_API void *jeff_area_reserve(void *area, size_t capacity);
+
+/* Makes the length `length`; what is added has undefined contents; the capacity does not
+ * become smaller but for those 8 bytes. */
+RM_API void *jeff_area_resize(void *area, size_t length);
+
+/* Gives back capacity beyond the length, save rounding. */
+RM_API void *jeff_area_shrink(void *area);
+
+/* Adds `count` bytes behind the last. O(count), amortised. */
+RM_API void *jeff_area_append(void *area, const void *bytes, size_t count);
+
+/* Puts `count` bytes before the one at `index`; takes out `count` from there on. O(length). */
+RM_API void *jeff_area_insert(void *area, size_t index, const void *bytes, size_t count);
+RM_API void *jeff_area_remove(void *area, size_t index, size_t count);
+
+/* ------------------------------------------------------------------------------------------- */
+
 /* Compacts the default heap, then gives back to the system what blocks of the calling thread, and freed
  * memory of the arena, still hold. Returns 1 when something was given back, else 0. `pad` is ignored. Moves
  * blocks behind handles. */

@@ -40,9 +40,7 @@ static inline size_t size_of(rmhandle_t handle, const unsigned char *payload) {
     return jf_blocks_size(handle, payload);
 }
 
-/* Reads what the tail of the locked block says. */
-static inline bool read_tail(struct jf_array *open) {
-    open->size = size_of(rmarray_handle(open->array), open->elements);
+static inline bool decode_tail(struct jf_array *open) {
     if (open->size < sizeof(jf_word) || open->size % sizeof(jf_word) != 0)
         return false;
     const jf_word *tail = (const jf_word *)(const void *)(open->elements + open->size) - 1;
@@ -54,6 +52,16 @@ static inline bool read_tail(struct jf_array *open) {
     size_t bytes;
     return (open->flags & JF_ARRAY_MARK) != 0 && open->element_size != 0 &&
            jf_array_bytes(open, open->length, &bytes) && bytes <= open->size;
+}
+
+bool jf_array_read_tail(struct jf_array *open) {
+    return decode_tail(open);
+}
+
+/* The same of a locked block, whose size is found first. */
+static inline bool read_tail(struct jf_array *open) {
+    open->size = size_of(rmarray_handle(open->array), open->elements);
+    return decode_tail(open);
 }
 
 bool jf_array_open(struct jf_array *ret_open, rmarray_t array, const char *call) {
@@ -71,36 +79,39 @@ bool jf_array_open(struct jf_array *ret_open, rmarray_t array, const char *call)
     return false;
 }
 
-#if defined(RM_NO_INLINE)
-bool jf_array_enter(struct jf_array *ret_open, rmarray_t array, const char *call) {
-    return jf_array_open(ret_open, array, call);
-}
-#else
-/* As the inlined rmderef, but NULL for all that is out of the ordinary. */
-static inline void *deref(rmhandle_t handle) {
-    uintptr_t bits = (uintptr_t)handle;
+/* Holds it by a read section of its own. False, and it is not held, when that cannot be. */
+static inline bool hold_section(struct jf_array *open) {
+#if !defined(RM_NO_INLINE)
+    if (JF_MARK_ACTIVE)
+        return false;
+    /* as the inlined rmderef, but nothing for all that is out of the ordinary */
+    uintptr_t bits = (uintptr_t)rmarray_handle(open->array);
     if (!RM_LIKELY(RM_OFFSET_IS_ENTRY_(RM_WINDOW_OFFSET_(bits))))
-        return NULL;
+        return false;
+    rmread_begin();
     jf_word word = __atomic_load_n((jf_word *)(bits & RM_HANDLE_ENTRY), __ATOMIC_ACQUIRE);
-    return RM_LIKELY(RM_WORD_DIFFERS_(word, bits, 0) == RM_ENTRY_LIVE)
-               ? (void *)(RM_WINDOW_(base) + (uintptr_t)(word & RM_ENTRY_ADDRESS))
-               : NULL;
+    if (RM_LIKELY(RM_WORD_DIFFERS_(word, bits, 0) == RM_ENTRY_LIVE)) {
+        open->elements = (unsigned char *)(RM_WINDOW_(base) + (uintptr_t)(word & RM_ENTRY_ADDRESS));
+        open->section = true;
+        return true;
+    }
+    rmread_end();
+#else
+    (void)open;
+#endif
+    return false;
 }
 
 bool jf_array_enter(struct jf_array *ret_open, rmarray_t array, const char *call) {
-    if (!JF_MARK_ACTIVE) {
-        rmread_begin();
-        ret_open->array = array;
-        ret_open->call = call;
-        ret_open->section = true;
-        ret_open->elements = deref(rmarray_handle(array));
-        if (RM_LIKELY(ret_open->elements != NULL) && RM_LIKELY(read_tail(ret_open)))
+    ret_open->array = array;
+    ret_open->call = call;
+    if (RM_LIKELY(hold_section(ret_open))) {
+        if (RM_LIKELY(read_tail(ret_open)))
             return true;
         rmread_end();
     }
     return jf_array_open(ret_open, array, call);
 }
-#endif
 
 bool jf_array_settle(struct jf_array *open) {
     if (!open->section)
@@ -170,8 +181,32 @@ static enum jf_blocks_resize resize_block(const struct jf_array *open, size_t si
                             open->call);
 }
 
-/* Gives the block so many bytes, or if `more` is more and memory at hand, that. */
-static bool resize_to(struct jf_array *open, size_t bytes, size_t more) {
+/* In whole words, so that the tail is aligned. */
+static void *resized_area(struct jf_array *open, size_t bytes) {
+    size_t sum;
+    return jf_bits_add(bytes, sizeof(jf_word) - 1, &sum)
+               ? jf_blocks_resize_area(open->elements, jf_bits_round_down(sum, sizeof(jf_word)),
+                                       &open->size, open->call)
+               : NULL;
+}
+
+/* The same for an area, which malloc resizes. What rounding leaves over there is capacity too. */
+static bool resize_area(struct jf_array *open, size_t bytes, size_t more) {
+    void *resized = more > bytes ? resized_area(open, more) : NULL;
+    if (resized == NULL)
+        resized = resized_area(open, bytes);
+    if (resized == NULL) {
+        jf_os_set_errno(JF_OS_ENOMEM);
+        return false;
+    }
+    open->elements = resized;
+    jf_array_set_length(open, open->length);
+    return true;
+}
+
+bool jf_array_resize_to(struct jf_array *open, size_t bytes, size_t more) {
+    if (open->array == NULL)
+        return resize_area(open, bytes, more);
     const struct jf_heap *heap = (struct jf_heap *)rmheap_of(rmarray_handle(open->array));
     size_t least = whole_block(heap, bytes);
     size_t most = more > bytes ? whole_block(heap, more) : least;
@@ -199,7 +234,7 @@ bool jf_array_make_room(struct jf_array *open, size_t more) {
         jf_os_set_errno(JF_OS_ENOMEM);
         return false;
     }
-    return RM_LIKELY(bytes <= open->size) || resize_to(open, bytes, grown(open));
+    return RM_LIKELY(bytes <= open->size) || jf_array_resize_to(open, bytes, grown(open));
 }
 
 /* ------------------------------------------------------------------------------------- life */
@@ -250,10 +285,12 @@ static rmarray_t make(struct jf_heap *heap, struct jf_array *made, size_t capaci
         return NULL;
     made->array = rmarray_of(handle);
     made->length = 0;
-    if (!reopen(made)) {
+    if (!hold_section(made) && !reopen(made)) {
         rmfree(handle);
         return NULL;
     }
+    made->size = size_of(handle, made->elements);
+    jf_array_set_length(made, 0);
     jf_array_close(made);
     return made->array;
 }
@@ -354,7 +391,7 @@ int rmarray_reserve(rmarray_t array, size_t capacity) {
         jf_os_set_errno(JF_OS_ENOMEM);
         return jf_array_fail(&open);
     }
-    if (bytes > open.size && !resize_to(&open, bytes, 0))
+    if (bytes > open.size && !jf_array_resize_to(&open, bytes, 0))
         return jf_array_fail(&open);
     jf_array_close(&open);
     return 0;
@@ -388,7 +425,7 @@ int rmarray_shrink(rmarray_t array) {
         jf_array_close(&open);
         return 0;
     }
-    if (!resize_to(&open, bytes, 0))
+    if (!jf_array_resize_to(&open, bytes, 0))
         return jf_array_fail(&open);
     jf_array_close(&open);
     return 0;

@@ -25,9 +25,10 @@ enum {
 #define JF_ARRAY_LENGTH_MAX ((size_t)((UINT64_MAX >> 24) & SIZE_MAX))
 #define JF_ARRAY_NARROW_MAX ((size_t)0xffff)
 
-/* An array that is locked by this call, or held by a read section. */
+/* An array that is locked by this call, or held by a read section; or an area of malloc (area.c), which nobody
+ * moves and which is not closed. */
 struct jf_array {
-    rmarray_t array;
+    rmarray_t array; /* NULL: an area */
     const char *call;
     unsigned char *elements;
     size_t size; /* of the block */
@@ -92,6 +93,19 @@ static inline void jf_array_set_length(struct jf_array *open, size_t length) {
     if (jf_array_is_string(open))
         open->elements[length] = 0;
 }
+
+/* Reads what the tail of the block says, whose address and size are known. */
+bool jf_array_read_tail(struct jf_array *open);
+
+/* Of an area. */
+enum { JF_ARRAY_AREA_FLAGS = JF_ARRAY_MARK | (RM_GROWTH_HALF - 1) };
+
+/* Gives the block so many bytes, or if `more` is more and memory at hand, that. As jf_array_make_room. */
+bool jf_array_resize_to(struct jf_array *open, size_t bytes, size_t more);
+
+/* Puts elements in before `index`, for which there is room; takes some out. */
+void jf_array_put_in(struct jf_array *open, size_t index, const void *elements, size_t count);
+void jf_array_take_out(struct jf_array *open, size_t index, size_t count);
 
 /* Makes room for `more` elements behind the last; may unlock and lock again. False with errno set, the array
  * unchanged and locked; only when it is gone (misuse, purged meanwhile) it is not: `elements` is NULL then. */

@@ -66,20 +66,30 @@ int rmarray_set(rmarray_t array, size_t index, const void *element) {
     return 0;
 }
 
-/* Puts elements in before `index`, which is at most the length. */
-static int insert(struct jf_array *open, size_t index, const void *elements, size_t count) {
-    if (!jf_array_make_room(open, count))
-        return jf_array_fail(open);
+void jf_array_put_in(struct jf_array *open, size_t index, const void *elements, size_t count) {
     size_t bytes = count * open->element_size;
     size_t behind = (open->length - index) * open->element_size;
-    if (bytes > SOON && !jf_array_settle(open))
-        return -1;
     unsigned char *to = jf_array_at(open, index);
     if (behind != 0)
         memmove(to + bytes, to, behind);
     if (bytes != 0)
         memcpy(to, elements, bytes);
     jf_array_set_length(open, open->length + count);
+}
+
+void jf_array_take_out(struct jf_array *open, size_t index, size_t count) {
+    size_t behind = (open->length - index - count) * open->element_size;
+    memmove(jf_array_at(open, index), jf_array_at(open, index + count), behind);
+    jf_array_set_length(open, open->length - count);
+}
+
+/* Puts elements in before `index`, which is at most the length. */
+static int insert(struct jf_array *open, size_t index, const void *elements, size_t count) {
+    if (!jf_array_make_room(open, count))
+        return jf_array_fail(open);
+    if (count * open->element_size > SOON && !jf_array_settle(open))
+        return -1;
+    jf_array_put_in(open, index, elements, count);
     jf_array_close(open);
     return 0;
 }
@@ -104,9 +114,7 @@ int rmarray_remove(rmarray_t array, size_t index, size_t count) {
         return -1;
     if (index > open.length || count > open.length - index)
         return bad_index(&open);
-    memmove(jf_array_at(&open, index), jf_array_at(&open, index + count),
-            (open.length - index - count) * open.element_size);
-    jf_array_set_length(&open, open.length - count);
+    jf_array_take_out(&open, index, count);
     jf_array_close(&open);
     return 0;
 }

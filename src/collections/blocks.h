@@ -49,6 +49,16 @@ void jf_blocks_zero(rmhandle_t handle, void *payload, size_t offset, size_t size
 /* A part of a locked block will be written to at once: has its memory fetched in one go where that pays. */
 void jf_blocks_expect(rmhandle_t handle, void *payload, size_t offset, size_t size);
 
+/* --- Blocks of malloc, named by pointers. A pointer that names none ends the process.
+ *
+ * Whether the arrays have the block's last word; *ret_size: bytes of all of it. NULL is an empty one that they do
+ * not have. */
+bool jf_blocks_area(const void *pointer, size_t *ret_size, const char *call);
+/* Gives the arrays the last word. */
+void jf_blocks_make_area(void *pointer, const char *call);
+/* Resizes it; the result is an area. NULL with errno ENOMEM, and nothing has changed. */
+void *jf_blocks_resize_area(void *pointer, size_t size, size_t *ret_size, const char *call);
+
 /* Calls `attempt` until it succeeds or nothing more can be done to get `size` bytes of memory; false then,
  * with errno ENOMEM. */
 bool jf_blocks_insist(struct jf_heap *heap, size_t size, bool (*attempt)(void *context),

@@ -14,6 +14,7 @@ struct found {
     unsigned number; /* class of the cell; 0: huge */
     size_t size;     /* bytes of it */
     struct jf_huge *huge;
+    uint8_t *state; /* the cell's; NULL: huge */
 };
 
 /* A block of any size; *ret_zero: it reads as zero. errno is not set. */
@@ -46,7 +47,8 @@ static struct found find(const void *pointer, const char *call) {
             jf_malloc_report_pointer(call, pointer);
         if (offset / span->size >= jf_span_carved(span))
             jf_malloc_report(call, pointer, "it was never given out");
-        if (span->states[offset / span->size] != JF_CELL_LIVE)
+        found.state = &span->states[offset / span->size];
+        if ((*found.state & JF_CELL_LIVE) == 0)
             jf_malloc_report(call, pointer, "it was freed before");
         found.number = span->number;
         found.size = span->size;
@@ -164,6 +166,17 @@ void *jf_malloc_aligned(size_t alignment, size_t size) {
     return or_errno(allocate_aligned(alignment, size));
 }
 
+static bool is_area(const struct found *found) {
+    return found->huge != NULL ? found->huge->area : *found->state == JF_CELL_AREA;
+}
+
+static void set_area(const struct found *found, bool area) {
+    if (found->huge != NULL)
+        found->huge->area = area;
+    else
+        *found->state = area ? JF_CELL_AREA : JF_CELL_LIVE;
+}
+
 /* A cell that is not to change its class stays; so does a huge block that finds room. */
 static bool resize_in_place(const struct found *found, size_t size) {
     if (size > JF_MEDIUM_MAX)
@@ -224,6 +237,16 @@ static void *resize_small(void *pointer, size_t size) {
     return copy;
 }
 
+static void *resize_found(const struct found *found, void *pointer, size_t size) {
+    if (jf_malloc.mode != 0)
+        return resize_watched(found, pointer, size);
+    if (resize_in_place(found, size))
+        return pointer;
+    if (found->huge != NULL && size > JF_MEDIUM_MAX)
+        return jf_huge_move(found->huge, size);
+    return resize_by_copy(found, pointer, size);
+}
+
 void *jf_malloc_resize(void *pointer, size_t size) {
     if (pointer == NULL)
         return jf_fast_malloc_bytes(size);
@@ -235,20 +258,29 @@ void *jf_malloc_resize(void *pointer, size_t size) {
         return NULL;
     }
     struct found found = find(pointer, "realloc");
-    if (jf_malloc.mode != 0)
-        return or_errno(resize_watched(&found, pointer, size));
-    if (resize_in_place(&found, size))
-        return pointer;
-    if (found.huge != NULL && size > JF_MEDIUM_MAX)
-        return or_errno(jf_huge_move(found.huge, size));
-    return or_errno(resize_by_copy(&found, pointer, size));
+    void *resized = resize_found(&found, pointer, size);
+    if (resized == pointer)
+        set_area(&found, false); /* one that has moved is plain already */
+    return or_errno(resized);
 }
 
 size_t jf_malloc_usable(const void *pointer) {
     if (pointer == NULL)
         return 0;
     struct found found = find(pointer, "malloc_usable_size");
-    return program_size(&found, pointer, "malloc_usable_size");
+    size_t size = program_size(&found, pointer, "malloc_usable_size");
+    return is_area(&found) ? size - sizeof(uint64_t) : size;
+}
+
+bool jf_malloc_is_area(const void *pointer, size_t *ret_size, const char *call) {
+    struct found found = find(pointer, call);
+    *ret_size = program_size(&found, pointer, call);
+    return is_area(&found);
+}
+
+void jf_malloc_set_area(void *pointer, bool area, const char *call) {
+    struct found found = find(pointer, call);
+    set_area(&found, area);
 }
 
 /* Whether a block found may have been asked for with these. */

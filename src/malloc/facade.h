@@ -45,10 +45,12 @@ enum {
 struct jf_map_entry {
     uint64_t
         word; /* of small classes: the reciprocal of the cell size; the offset of the bin in a cache */
-    uint8_t *states; /* a byte for each cell of the span: JF_CELL_LIVE or 0 */
+    uint8_t *states; /* a byte for each cell of the span: JF_CELL_LIVE, JF_CELL_AREA or 0 */
 };
 
-enum { JF_CELL_LIVE = 1 };
+/* An area is a live cell whose last word belongs to the arrays (collections/area.c). The fast paths know live
+ * cells only and hand areas on. */
+enum { JF_CELL_LIVE = 1, JF_CELL_AREA = 3 };
 
 /* What a cell in a list begins with. */
 struct jf_cell {
@@ -127,6 +129,7 @@ struct jf_huge {
     size_t dirty; /* from the start, pages that may hold memory */
     unsigned order;
     unsigned order_least; /* what its alignment needs */
+    bool area;            /* as JF_CELL_AREA */
 };
 
 /* Ways of working that leave the fast paths. */
@@ -239,6 +242,10 @@ void *jf_malloc_aligned(size_t alignment, size_t size);
 /* As realloc of the C library: NULL allocates, a size of 0 frees and returns NULL. */
 void *jf_malloc_resize(void *pointer, size_t size);
 size_t jf_malloc_usable(const void *pointer);
+/* Whether the block is an area; *ret_size: all of its bytes that are the program's or the arrays'. And makes it
+ * one, or a plain block again. Resizing makes it plain. */
+bool jf_malloc_is_area(const void *pointer, size_t *ret_size, const char *call);
+void jf_malloc_set_area(void *pointer, bool area, const char *call);
 /* `alignment` is 1 for a block allocated without one. */
 void jf_malloc_free_sized(void *pointer, size_t alignment, size_t size, const char *call);
 
