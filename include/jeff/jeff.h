@@ -191,8 +191,9 @@ RM_API void rmdestroy(void);
 /* Fills `ret_options` with the defaults. */
 RM_API void rmoptions_init(struct rm_options *ret_options);
 
-/* Sets the options of the default heap, now or for the time it starts. Returns 0, or -1 with errno
- * EINVAL (options from no rmoptions_init; limit on a fixed heap) and nothing changed. */
+/* Sets the options of the default heap, now or for the time it starts. No other thread may be in a call on
+ * it. Returns 0, or -1 with errno EINVAL (options from no rmoptions_init; limit on a fixed heap) and
+ * nothing changed. */
 RM_API int rmconfigure(const struct rm_options *options);
 
 /* Creates a heap that grows from the operating system. `options` may be NULL. All growing heaps share
