@@ -68,6 +68,14 @@ static void path_hot(size_t operations) {
         rmfree(allocate(64));
 }
 
+static void path_retained(size_t operations) {
+    for (size_t i = 0, at = 0; i < operations; i++) {
+        rmfree(handles[at]);
+        handles[at] = allocate(16);
+        at = next_of(at);
+    }
+}
+
 static void path_replace(size_t operations) {
     for (size_t i = 0; i < operations; i++) {
         size_t index = random_below(count);
@@ -143,6 +151,7 @@ static const struct path {
     {"lock", prepare_fill, path_lock, true},
     {"deref", prepare_fill, path_deref, true},
     {"hot", prepare_fill, path_hot, true},
+    {"retained", prepare_fill, path_retained, true},
     {"replace", prepare_fill, path_replace, true},
     {"first-allocate", prepare_nothing, path_allocate, false},
     {"allocate", prepare_filled_once, path_allocate, false},

@@ -199,21 +199,27 @@ rmhandle_t rmheap_malloc(rmheap_t heap, size_t size) {
 /* The next calls of this thread may take the fast path if nothing forbids it. */
 static void allow_fast(const struct jf_heap *heap) {
     struct jf_thread *thread = JF_HAS_GROWING ? jf_thread_self() : NULL;
-    if (thread != NULL && thread->fast_local == NULL && heap != NULL && !heap->fixed &&
-        heap->is_default && heap->options.check == 0 && heap->options.scramble_period == 0)
+    if (thread != NULL && thread->fence_all && thread->fast_share == NULL && heap != NULL &&
+        !heap->fixed && heap->is_default && heap->options.check == 0 &&
+        heap->options.scramble_period == 0)
         jf_thread_allow_fast(thread, heap);
 }
 
-/* A function of its own, so that the fast path needs no registers saved. */
+/* Functions of their own, so that the fast path needs no registers saved. */
 static JF_NOINLINE rmhandle_t malloc_slow(size_t size) {
     struct jf_heap *heap = jf_api_heap(NULL);
     allow_fast(heap);
     return allocate(heap, size, JF_ALIGN_LOG2_MIN, false, "rmmalloc");
 }
 
+static JF_NOINLINE rmhandle_t malloc_bump(size_t size) {
+    rmhandle_t handle = jf_fast_bump(size);
+    return RM_LIKELY(handle != NULL) ? handle : malloc_slow(size);
+}
+
 rmhandle_t rmmalloc(size_t size) {
     rmhandle_t handle = jf_fast_malloc(size);
-    return RM_LIKELY(handle != NULL) ? handle : malloc_slow(size);
+    return RM_LIKELY(handle != NULL) ? handle : malloc_bump(size);
 }
 
 rmhandle_t rmheap_calloc(rmheap_t heap, size_t count, size_t size) {
@@ -289,7 +295,12 @@ JF_NOINLINE void jf_api_free(rmhandle_t handle, const char *call) {
 }
 
 void rmfree(rmhandle_t handle) {
-    if (!RM_LIKELY(jf_fast_free(handle)) && handle != NULL)
+    enum jf_fast_freed freed = jf_fast_free(handle);
+    if (RM_LIKELY(freed == JF_FAST_FREED))
+        return;
+    if (freed == JF_FAST_RING_FULL)
+        jf_fast_empty_ring();
+    else if (handle != NULL)
         jf_api_free(handle, "rmfree");
 }
 

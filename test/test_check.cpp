@@ -338,6 +338,36 @@ TEST_F(CheckGrowing, Rule14PageThatMiscountsItsEntries) {
     expect_fault(heap, 14, "table-page");
 }
 
+TEST_F(CheckGrowing, Rule16BinThatLosesOrConfusesBlocks) {
+    jf_thread *thread = jf_thread_get(heap.window());
+    jf_thread_empty_ring(thread);
+    jf_share *share = jf_thread_share(thread, heap.get());
+    size_t bin = jf_bins_of_size(100);
+    if (JF_MARK_ACTIVE)
+        GTEST_SKIP() << "no bins";
+    ASSERT_GT(share->bins.count[bin], 2);
+    uint32_t *slot = share->bins.slot[bin];
+    {
+        Broken lost(share->bins.count[bin], static_cast<uint8_t>(share->bins.count[bin] - 1));
+        expect_fault(heap, 16, "bins");
+    }
+    {
+        Broken twice(slot[0], slot[1]);
+        expect_fault(heap, 16, "bins");
+    }
+    {
+        Broken in_use(slot[0], Heap::index_of(heap.get(), handles[10]));
+        expect_fault(heap, 16, "bins");
+    }
+    {
+        Broken count(share->bins.count[bin - 1], uint8_t{1});
+        Broken other_stride(share->bins.slot[bin - 1][0], slot[0]);
+        expect_fault(heap, 16, "bins");
+    }
+    Broken count(share->bins.count[bin], uint8_t{JF_BIN_BLOCKS + 1});
+    expect_fault(heap, 16, "bins");
+}
+
 TEST_F(CheckGrowing, WhatAThreadHasInHandIsLeftOut) {
     jf_thread *other = nullptr;
     jf_region *region = nullptr;

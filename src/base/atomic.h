@@ -169,4 +169,21 @@ static inline void jf_word_publish_low_light(jf_word *word, jf_word was, jf_word
     jf_word_publish_low(word, low);
 }
 
+/* As jf_word_publish_low_light when only the lowest byte of the word is to change: `now` is the word with that
+ * change. */
+static inline void jf_word_publish_byte_light(jf_word *word, jf_word now) {
+#if defined(JF_SINGLE_THREADED)
+    if (JF_SINGLE_THREADED) {
+        __atomic_store_n(word, now, __ATOMIC_RELEASE);
+        return;
+    }
+#endif
+#if !defined(JF_FREESTANDING) && defined(__BYTE_ORDER__) &&                                        \
+    __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    __atomic_store_n((uint8_t *)word, (uint8_t)now, __ATOMIC_RELEASE);
+#else
+    jf_word_fetch_xor(word, (jf_word_load(word) ^ now) & 0xff);
+#endif
+}
+
 #endif

@@ -20,6 +20,8 @@ static bool check_step(struct jf_inspection *inspection, const struct jf_part *p
         jf_rule_note_hole(inspection, step);
     if (part->region == NULL && step->at == part->heap->u.fixed_part.cursor)
         inspection->cursor_met = true;
+    if (JF_HAS_GROWING && part->region != NULL)
+        jf_rule_note_waiting(inspection, step);
     if (!step->hole) {
         inspection->part_live += step->stride;
         inspection->part_blocks++;
@@ -61,7 +63,7 @@ static bool check_grow(struct jf_inspection *inspection) {
     if (!jf_walk_parts(&inspection->hold, check_part, inspection))
         return false;
     if (whole && (!jf_rule_entry_once(inspection) || !jf_rule_committed_sum(inspection) ||
-                  !jf_rule_pool(inspection)))
+                  !jf_rule_pool(inspection) || !jf_rule_bins(inspection)))
         return false;
     return jf_rule_arena(inspection);
 }

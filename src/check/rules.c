@@ -23,6 +23,8 @@ static const struct {
     [JF_RULE_LARGE_ENTRY] = {"large-entry", "a large block and its entry name each other"},
     [JF_RULE_ARENA] = {"arena", "the arena's own rules hold"},
     [JF_RULE_POOL] = {"pool", "a pool's blocks count their elements rightly"},
+    [JF_RULE_BINS] = {"bins",
+                      "a freed block waits once: in a bin or a batch of its stride, or in a ring"},
     [JF_RULE_TABLE_PAGE] = {"table-page", "a table page counts its used entries rightly"},
 };
 

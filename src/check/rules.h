@@ -22,6 +22,7 @@ enum jf_rule {
     JF_RULE_ARENA,
     JF_RULE_TABLE_PAGE,
     JF_RULE_POOL,
+    JF_RULE_BINS,
     JF_RULES
 };
 
@@ -41,10 +42,11 @@ struct jf_inspection {
     struct jf_hole_sum {
         size_t bytes;
         uint64_t hash;
-    } holes[2];           /* of a fixed heap: below the cursor, and not */
-    uintptr_t first_hole; /* 0 = none */
-    uintptr_t last_hole;  /* the hole that ends the chain; 0 = none */
-    bool cursor_met;      /* the cursor is a header's address */
+    } holes[2];            /* of a fixed heap: below the cursor, and not */
+    uintptr_t first_hole;  /* 0 = none */
+    uintptr_t last_hole;   /* the hole that ends the chain; 0 = none */
+    bool cursor_met;       /* the cursor is a header's address */
+    uint64_t waiting_hash; /* of the blocks that were freed and not yet accounted for */
 };
 
 /* A set of free entries as a number, so that those that say they are free can be compared with those
@@ -86,6 +88,9 @@ bool jf_rule_large_entry(struct jf_inspection *inspection);   /* 12 */
 bool jf_rule_arena(struct jf_inspection *inspection);         /* 13 */
 bool jf_rule_table_page(struct jf_inspection *inspection);    /* 14 */
 bool jf_rule_pool(struct jf_inspection *inspection);          /* 15 */
+bool jf_rule_bins(struct jf_inspection *inspection);          /* 16 */
+/* Gathers what rule 16 compares. */
+void jf_rule_note_waiting(struct jf_inspection *inspection, const struct jf_step *step);
 
 /* --- rules_fixed.c */
 

@@ -255,3 +255,80 @@ bool jf_rule_pool(struct jf_inspection *inspection) {
     inspection->fault.text = text;
     return false;
 }
+
+/* ------------------------------------------------------------------------------------- 16 */
+
+void jf_rule_note_waiting(struct jf_inspection *inspection, const struct jf_step *step) {
+    uint32_t index = jf_header_index(step->header);
+    const jf_word *entry = step->hole ? NULL : jf_walk_entry(inspection->heap, index);
+    if (entry != NULL && jf_entry_state(jf_word_load(entry)) == JF_ENTRY_PENDING)
+        inspection->waiting_hash += jf_walk_hash(index);
+}
+
+/* The header of the block that the entry names, if it is one of this heap that was freed; else 0. */
+static jf_word waiting_header(const struct jf_inspection *inspection, uint32_t index) {
+    const struct jf_heap *heap = inspection->heap;
+    const jf_word *entry = jf_walk_entry(heap, index);
+    jf_word word = entry != NULL ? jf_word_load(entry) : 0;
+    uintptr_t payload = jf_space_address(heap->space, word);
+    struct jf_chunk chunk = jf_arena_find(window_of(inspection)->arena, payload);
+    if (jf_entry_state(word) != JF_ENTRY_PENDING || chunk.kind != JF_CHUNK_REGION ||
+        payload - chunk.address < JF_GRAIN || ((struct jf_region *)chunk.owner)->heap != heap)
+        return 0;
+    return jf_header_load(payload - JF_HEADER_SIZE);
+}
+
+/* Blocks that are said to wait and to have this bin's stride; adds them to *hash. */
+static bool check_waiting(struct jf_inspection *inspection, const uint32_t *indexes, unsigned count,
+                          unsigned bin, uint64_t *hash) {
+    for (unsigned i = 0; i < count; i++) {
+        jf_word header = waiting_header(inspection, indexes[i]);
+        if (jf_header_index(header) != indexes[i] || jf_header_stride(header) != bin * JF_GRAIN)
+            return jf_rule_broken(inspection, JF_RULE_BINS, indexes[i], (uintptr_t)&indexes[i]);
+        *hash += jf_walk_hash(indexes[i]);
+    }
+    return true;
+}
+
+static bool check_bins(struct jf_inspection *inspection, const struct jf_bins *bins,
+                       uint64_t *hash) {
+    for (unsigned bin = 0; bin < JF_BINS; bin++) {
+        if (bins->count[bin] > JF_BIN_BLOCKS)
+            return jf_rule_broken(inspection, JF_RULE_BINS, 0, (uintptr_t)&bins->count[bin]);
+        if (!check_waiting(inspection, bins->slot[bin], bins->count[bin], bin, hash))
+            return false;
+    }
+    return true;
+}
+
+static bool check_depot(struct jf_inspection *inspection, uint64_t *hash) {
+    const struct jf_depot *depot = inspection->heap->u.grow.depot;
+    size_t bytes = 0, blocks = 0;
+    for (unsigned bin = 0; bin < JF_BINS; bin++)
+        for (const struct jf_batch *batch = depot->first[bin]; batch != NULL; batch = batch->next) {
+            if (batch->count > JF_BATCH_ROOM)
+                return jf_rule_broken(inspection, JF_RULE_BINS, 0, (uintptr_t)batch);
+            if (!check_waiting(inspection, batch->index, batch->count, bin, hash))
+                return false;
+            blocks += batch->count;
+            bytes += batch->count * bin * JF_GRAIN;
+        }
+    return (depot->bytes == bytes && depot->blocks == blocks) ||
+           jf_rule_broken(inspection, JF_RULE_BINS, 0, (uintptr_t)depot);
+}
+
+bool jf_rule_bins(struct jf_inspection *inspection) {
+    uint64_t hash = 0;
+    const struct jf_thread *thread = window_of(inspection)->threads;
+    for (; thread != NULL; thread = thread->next) {
+        for (uint32_t i = 0; i < thread->ring_count; i++)
+            if (jf_header_index(waiting_header(inspection, thread->ring[i])) == thread->ring[i])
+                hash += jf_walk_hash(thread->ring[i]);
+        const struct jf_share *share = jf_thread_share(thread, inspection->heap);
+        if (share != NULL && !check_bins(inspection, &share->bins, &hash))
+            return false;
+    }
+    if (!check_depot(inspection, &hash))
+        return false;
+    return hash == inspection->waiting_hash || jf_rule_broken(inspection, JF_RULE_BINS, 0, 0);
+}

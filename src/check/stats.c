@@ -234,13 +234,22 @@ static uint64_t largest_chunk(const struct jf_heap *heap, uint64_t committed) {
     return room < largest ? room : largest;
 }
 
+/* What lies in the depot is freed, and still in the accounts of its regions. */
+static void subtract_depot(struct jf_heap *heap, struct rm_stats *stats) {
+    jf_os_mutex_lock(&heap->mutex);
+    stats->blocks -= heap->u.grow.depot->blocks;
+    stats->live -= heap->u.grow.depot->bytes;
+    jf_os_mutex_unlock(&heap->mutex);
+}
+
 static void grow_accounts(const struct jf_hold *hold, struct rm_stats *stats) {
-    const struct jf_heap *heap = hold->heap;
+    struct jf_heap *heap = hold->heap;
     const struct jf_grow *grow = &heap->u.grow;
     const struct jf_window *window = hold->window;
     jf_walk_parts(hold, add_region, stats);
     stats->blocks += grow->large_count;
     stats->live += grow->large_bytes;
+    subtract_depot(heap, stats);
     stats->reserved = jf_arena_size(window->arena);
     stats->committed = jf_word_load(&grow->committed);
     stats->peak_committed = jf_word_load(&grow->peak_committed);

@@ -13,8 +13,6 @@ enum {
     ALIGN_MAX = 64 << 10,
     CACHE_BYTES = 32 << 10,
     STRIDE_MIN = 8,
-    /* A freed block whose header lies this near below a bump is looked at where it lies: no element may. */
-    GUARD = 2 * JF_FAST_NEAR,
     COLOURS_MAX = 16,
 };
 #define BLOCK_MAX ((size_t)1 << 30)
@@ -72,7 +70,6 @@ static size_t slots_for_marks(const struct jf_pool *pool, size_t slots) {
 
 /* Chooses the chunk for so many elements and how it is cut up; false when no element fits. */
 static bool lay_out(struct jf_pool *pool, size_t elements) {
-    size_t guard = pool->handles ? GUARD : 0;
     size_t bytes = BLOCK_DEFAULT;
     bool chosen = elements != 0;
     if (pool->stride > BLOCK_MAX / 4)
@@ -84,14 +81,14 @@ static bool lay_out(struct jf_pool *pool, size_t elements) {
     if (chosen) {
         size_t most = BLOCK_MAX / (pool->stride + 8);
         elements = elements < most ? elements : most > 0 ? most : 1;
-        bytes = (elements + slots_for_marks(pool, 2 * elements + 64)) * pool->stride + guard;
+        bytes = (elements + slots_for_marks(pool, 2 * elements + 64)) * pool->stride;
         bytes = bytes < BLOCK_MAX ? bytes : BLOCK_MAX;
     }
     pool->shift = jf_bits_log2_up(bytes);
     if (pool->shift < JF_UNIT_SHIFT)
         pool->shift = JF_UNIT_SHIFT;
     pool->order = pool->shift - JF_UNIT_SHIFT;
-    size_t slots = (((size_t)1 << pool->shift) - guard) / pool->stride;
+    size_t slots = ((size_t)1 << pool->shift) / pool->stride;
     pool->marks = (uint32_t)(((size_t)1 << pool->shift) / pool->stride + 1);
     pool->taken = (uint32_t)slots_for_marks(pool, pool->marks);
     if (chosen && elements + pool->taken < slots)

@@ -11,7 +11,8 @@
 enum { JF_TABLE_PAGE_SHIFT = 11, JF_TABLE_PAGE_ENTRIES = 1 << JF_TABLE_PAGE_SHIFT };
 #define JF_TABLE_PAGE_SIZE ((size_t)JF_TABLE_PAGE_ENTRIES * sizeof(jf_word))
 
-/* A note about one page; it lies apart from the page. */
+/* A note about one page; it lies apart from the page, on a cache line of its own: the next one may be
+ * another thread's. */
 struct jf_table_page {
     struct jf_table_owner *owner;
     struct jf_table_page *next; /* owner's pages with free entries, or the table's free pages */
@@ -21,6 +22,7 @@ struct jf_table_page {
     uint16_t floor;   /* generation that fresh entries start from */
     bool listed;      /* in the owner's list of pages with free entries */
     uint32_t retired; /* entries never to be used again */
+    uint32_t pad[8];
 };
 
 /* One thread's part in the table. Private to it but for `remote`. */

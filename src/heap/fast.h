@@ -6,6 +6,10 @@
 
 #include "heap/heap.h"
 
+/* How a quick free went: not; it is done; or it is, and the thread, which is still inside, has to empty its
+ * ring. */
+enum jf_fast_freed { JF_FAST_NOT_FREED, JF_FAST_FREED, JF_FAST_RING_FULL };
+
 #if JF_HAS_GROWING
 
 extern JF_THREAD_LOCAL struct jf_thread *jf_thread_root __attribute__((visibility("hidden")));
@@ -34,15 +38,35 @@ static inline bool jf_fast_enter(struct jf_thread *thread) {
     return false;
 }
 
-/* Allocates in the default heap; NULL when that takes more than bumping and popping. */
+/* Allocates in the default heap out of a bin; NULL when there is none for the size. */
 static inline rmhandle_t jf_fast_malloc(size_t size) {
+    struct jf_thread *thread = jf_thread_root;
+    if (!RM_LIKELY(thread != NULL && size <= JF_BIN_STRIDE_MAX - JF_HEADER_SIZE))
+        return NULL;
+    struct jf_share *share = __atomic_load_n(&thread->fast_share, __ATOMIC_RELAXED);
+    if (!RM_LIKELY(share != NULL && jf_fast_enter(thread)))
+        return NULL;
+    size_t bin = jf_bins_of_size(size);
+    rmhandle_t handle = NULL;
+    unsigned count = share->bins.count[bin];
+    if (RM_LIKELY(count != 0))
+        handle = jf_bins_pop(&share->bins, bin, count, size, JF_FAST(table), JF_FAST(base));
+    jf_thread_leave(thread);
+    return handle;
+}
+
+/* The same by bumping: a block of a size for which there is none in a bin; NULL when that takes more than the
+ * thread has at hand, or the heap's depot has one. */
+static inline rmhandle_t jf_fast_bump(size_t size) {
     struct jf_thread *thread = jf_thread_root;
     if (!RM_LIKELY(thread != NULL && size < JF_LARGE_MIN / 2))
         return NULL;
-    struct jf_local *local = __atomic_load_n(&thread->fast_local, __ATOMIC_RELAXED);
-    if (!RM_LIKELY(local != NULL && jf_fast_enter(thread)))
+    struct jf_share *share = __atomic_load_n(&thread->fast_share, __ATOMIC_RELAXED);
+    size_t bin = jf_bins_of_size(size);
+    if (!RM_LIKELY(share != NULL && !jf_depot_has(share->heap, bin) && jf_fast_enter(thread)))
         return NULL;
-    size_t stride = (size + JF_HEADER_SIZE + JF_GRAIN - 1) & ~(size_t)(JF_GRAIN - 1);
+    struct jf_local *local = &share->local[0];
+    size_t stride = bin * JF_GRAIN;
     uintptr_t at = local->bump;
     struct jf_table_page *page = thread->entries.page;
     uint32_t index = page != NULL ? page->free : 0;
@@ -73,59 +97,43 @@ static inline rmhandle_t jf_fast_malloc(size_t size) {
     return (rmhandle_t)((uintptr_t)entry | (uintptr_t)(word & JF_ENTRY_GENERATION_MASK) << 12);
 }
 
-enum { JF_FAST_NEAR = 4096 };
-
-/* Frees a block that ends where the thread bumps, with its entry: the thread is inside. False, and nothing
- * done, when it is no such block or the entry is another thread's. */
-static inline bool jf_fast_unbump(struct jf_thread *thread, jf_word *entry, uint32_t index,
-                                  jf_word word) {
-    struct jf_local *local = __atomic_load_n(&thread->fast_local, __ATOMIC_RELAXED);
-    uintptr_t at = JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE;
-    /* only a header near the bump is likely to be in the cache */
-    if (local == NULL || local->bump - at > JF_FAST_NEAR ||
-        at + jf_header_stride(jf_header_load(at)) != local->bump)
-        return false;
-    struct jf_table_page *page = jf_table_page_of(thread->table, index);
-    jf_word freed =
-        (jf_entry_next_generation(word) & JF_ENTRY_GENERATION_MASK) | jf_entry_low_free(page->free);
-    if (page != thread->entries.page || jf_entry_generation(freed) == 0 ||
-        !jf_word_compare_swap_light(entry, &word, freed))
-        return false;
-    page->free = index;
-    page->used--;
-    local->bump = at;
-    local->blocks--;
-    return true;
-}
-
-/* Frees a plainly live, unlocked, ordinary block; false, and nothing done, when it is anything else. */
-static inline bool jf_fast_free(rmhandle_t handle) {
+/* Frees a plainly live, unlocked, ordinary block; nothing is done when it is anything else. */
+static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;
     struct jf_thread *thread = jf_thread_root;
     uintptr_t offset = (bits & RM_HANDLE_ENTRY) - JF_FAST(table);
     uintptr_t index = offset >> 3 | offset << 61;
     if (!RM_LIKELY(index < JF_FAST(entries) && thread != NULL))
-        return false;
+        return JF_FAST_NOT_FREED;
     jf_word *entry = (jf_word *)(bits & RM_HANDLE_ENTRY);
     jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED);
-    /* a large block lies at a multiple of a unit; few others do */
-    if (!RM_LIKELY(RM_WORD_DIFFERS_(word, bits, JF_ENTRY_COUNT_MASK) == JF_ENTRY_LIVE &&
+    /* count 0 and the handle's generation; LIVE; no large block, which lies at a multiple of a unit, as few
+     * others do */
+    if (!RM_LIKELY(word >> 40 == bits >> 52 && jf_entry_state(word) == JF_ENTRY_LIVE &&
                    (word & (JF_UNIT_SIZE - 1) & JF_ENTRY_ADDRESS_MASK) != 0))
-        return false;
+        return JF_FAST_NOT_FREED;
     if (!RM_LIKELY(jf_fast_enter(thread)))
-        return false;
-    bool done = jf_fast_unbump(thread, entry, (uint32_t)index, word);
-    if (!done) {
-        jf_word freed = (jf_entry_next_generation(word) & ~JF_ENTRY_STATE_MASK) | JF_ENTRY_PENDING;
-        done = RM_LIKELY(jf_word_compare_swap_light(entry, &word, freed));
-        if (done) {
-            thread->ring[thread->ring_count++] = (uint32_t)index;
-            if (thread->ring_count == JF_RING_SIZE)
-                jf_thread_drain(thread);
-        }
+        return JF_FAST_NOT_FREED;
+    /* the count is 0 and the state LIVE: only a generation that comes round changes the bit above it */
+    jf_word freed =
+        (word + JF_ENTRY_GENERATION_ONE + (JF_ENTRY_PENDING - JF_ENTRY_LIVE)) & ~JF_ENTRY_COUNT_ONE;
+    if (!RM_LIKELY(jf_word_compare_swap_light(entry, &word, freed))) {
+        jf_thread_leave(thread);
+        return JF_FAST_NOT_FREED;
     }
+    /* its header is wanted when the ring is emptied */
+    __builtin_prefetch((void *)(JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE),
+                       1);
+    thread->ring[thread->ring_count++] = (uint32_t)index;
+    if (!RM_LIKELY(thread->ring_count != JF_RING_SIZE))
+        return JF_FAST_RING_FULL;
     jf_thread_leave(thread);
-    return done;
+    return JF_FAST_FREED;
+}
+
+/* What is to be done then. */
+static inline void jf_fast_empty_ring(void) {
+    jf_thread_leave_with_full_ring(jf_thread_root);
 }
 
 #else
@@ -135,10 +143,17 @@ static inline rmhandle_t jf_fast_malloc(size_t size) {
     return NULL;
 }
 
-static inline bool jf_fast_free(rmhandle_t handle) {
-    (void)handle;
-    return false;
+static inline rmhandle_t jf_fast_bump(size_t size) {
+    (void)size;
+    return NULL;
 }
+
+static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
+    (void)handle;
+    return JF_FAST_NOT_FREED;
+}
+
+static inline void jf_fast_empty_ring(void) {}
 
 #endif
 #endif

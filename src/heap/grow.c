@@ -1,5 +1,6 @@
 /* The growing profile: allocation by bumping, freeing through the thread's ring, resizing. */
 #include "base/debug.h"
+#include "heap/fast.h"
 #include "heap/region.h"
 
 enum {
@@ -12,14 +13,32 @@ enum {
 
 /* ------------------------------------------------------------------------------------- heaps */
 
+/* Memory for a heap and its depot. */
+static struct jf_heap *allocate_heap(struct jf_arena *arena) {
+    struct jf_heap *heap = jf_arena_meta_alloc(arena, sizeof *heap);
+    if (heap == NULL)
+        return NULL;
+    heap->u.grow.depot = jf_arena_meta_alloc(arena, sizeof *heap->u.grow.depot);
+    if (heap->u.grow.depot != NULL)
+        return heap;
+    jf_arena_meta_free(arena, heap, sizeof *heap);
+    return NULL;
+}
+
+static void free_heap(struct jf_arena *arena, struct jf_heap *heap) {
+    jf_arena_meta_free(arena, heap->u.grow.depot, sizeof *heap->u.grow.depot);
+    jf_arena_meta_free(arena, heap, sizeof *heap);
+}
+
 struct jf_heap *jf_grow_create(struct jf_window *window, const struct jf_options *options) {
-    struct jf_heap *heap = jf_arena_meta_alloc(window->arena, sizeof *heap);
+    struct jf_heap *heap = allocate_heap(window->arena);
     if (heap == NULL)
         return NULL;
     heap->space = &window->space;
     heap->options = *options;
     heap->u.grow.window = window;
     jf_os_mutex_lock(&window->mutex);
+    struct jf_heap *sole = window->heap_count == 0 ? heap : NULL;
     uint32_t id = 0;
     while (id < window->heap_count && window->heaps[id] != NULL)
         id++;
@@ -27,12 +46,13 @@ struct jf_heap *jf_grow_create(struct jf_window *window, const struct jf_options
     if (room) {
         window->heaps[id] = heap;
         heap->u.grow.id = id;
+        __atomic_store_n(&window->sole, sole, __ATOMIC_RELAXED);
         if (id == window->heap_count)
             window->heap_count++;
     }
     jf_os_mutex_unlock(&window->mutex);
     if (!room) {
-        jf_arena_meta_free(window->arena, heap, sizeof *heap);
+        free_heap(window->arena, heap);
         return NULL;
     }
     jf_os_mutex_init(&heap->mutex);
@@ -99,8 +119,10 @@ void jf_grow_destroy(struct jf_heap *heap) {
             jf_os_yield();
         jf_thread_drain(each);
         jf_thread_retire(each, heap);
-        each->fast_local = NULL;
+        each->fast_share = NULL;
     }
+    while (jf_thread_drain_depot(thread, heap))
+        continue;
     jf_local_close(&grow->long_local);
     jf_window_relist_locked(window);
     for (unsigned bin = 0; bin <= JF_REGION_BINS; bin++)
@@ -115,6 +137,7 @@ void jf_grow_destroy(struct jf_heap *heap) {
         drop_entry(thread, heap, jf_large_index(each));
     jf_thread_open_others(window);
     window->heaps[grow->id] = NULL;
+    __atomic_store_n(&window->sole, NULL, __ATOMIC_RELAXED);
     jf_os_mutex_unlock(&window->mutex);
     while (large != NULL) {
         struct jf_large *next = large->next;
@@ -125,7 +148,7 @@ void jf_grow_destroy(struct jf_heap *heap) {
     jf_os_mutex_finish(&heap->compacting);
     if (grow->compactor != NULL)
         jf_arena_meta_free(window->arena, grow->compactor, grow->compactor_size);
-    jf_arena_meta_free(window->arena, heap, sizeof *heap);
+    free_heap(window->arena, heap);
 }
 
 struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload) {
@@ -240,11 +263,11 @@ static bool supply_entry(struct jf_thread *thread) {
 static bool supply(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
                    unsigned align_log2, bool fresh) {
     struct jf_window *window = thread->window;
-    if (jf_thread_local(thread, heap, false) == NULL && !jf_thread_add_local(thread, heap))
+    if (jf_thread_local(thread, heap, false) == NULL && !jf_thread_add_share(thread, heap))
         return false;
     jf_os_mutex_lock(&window->mutex);
     jf_window_relist_locked(window);
-    thread->activity++;
+    jf_thread_note_activity(thread);
     bool done = supply_entry(thread);
     struct jf_local *local = lacking(thread, heap, stride, align_log2);
     if (done && !hole_takes(local, stride, align_log2)) {
@@ -345,6 +368,30 @@ static rmhandle_t malloc_large(struct jf_thread *thread, struct jf_heap *heap, s
     return handle;
 }
 
+static uintptr_t waiting_payload(const struct jf_space *space, uint32_t index) {
+    return jf_space_address(space, jf_word_load(jf_space_entry(space, index)));
+}
+
+/* A block from the thread's bins, or the heap's depot. */
+static rmhandle_t reuse(struct jf_thread *thread, struct jf_heap *heap, size_t size, bool zero) {
+    const struct jf_space *space = &thread->window->space;
+    struct jf_share *share = jf_thread_share(thread, heap);
+    size_t bin = jf_bins_of_size(size);
+    rmhandle_t handle = NULL;
+    if (share == NULL)
+        return NULL;
+    jf_thread_enter(thread);
+    if (share->bins.count[bin] != 0 || jf_depot_take(heap, &share->bins, bin)) {
+        unsigned count = share->bins.count[bin];
+        /* while nobody can move it */
+        if (zero)
+            jf_mark_fill((void *)waiting_payload(space, share->bins.slot[bin][count - 1]), 0, size);
+        handle = jf_bins_pop(&share->bins, bin, count, size, space->table, space->base);
+    }
+    jf_thread_leave(thread);
+    return handle;
+}
+
 rmhandle_t jf_grow_malloc(struct jf_heap *heap, size_t size, unsigned align_log2, bool zero) {
     struct jf_thread *thread = jf_thread_get(heap->u.grow.window);
     size_t stride;
@@ -355,6 +402,11 @@ rmhandle_t jf_grow_malloc(struct jf_heap *heap, size_t size, unsigned align_log2
         rmhandle_t handle = malloc_large(thread, heap, size, align_log2, zero);
         jf_thread_end_change(thread);
         return handle;
+    }
+    if (align_log2 == JF_ALIGN_LOG2_MIN && stride <= JF_BIN_STRIDE_MAX) {
+        rmhandle_t handle = reuse(thread, heap, size, zero);
+        if (handle != NULL)
+            return handle;
     }
     uintptr_t at = jf_grow_place(thread, heap, stride, align_log2);
     if (at == 0)
@@ -435,6 +487,6 @@ void jf_grow_freed(struct jf_window *window, uint32_t index, jf_word word) {
     struct jf_thread *thread = begin_free(window);
     thread->ring[thread->ring_count++] = index;
     if (thread->ring_count == JF_RING_SIZE)
-        jf_thread_drain(thread);
+        jf_thread_empty_ring(thread);
     end_free(thread);
 }

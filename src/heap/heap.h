@@ -37,6 +37,7 @@
  *   13 arena           the arena's own rules hold
  *   14 table-page      a table page's count of used entries is right
  *   15 pool            a pool's blocks count their elements rightly
+ *   16 bins            a freed block not accounted for is once in a bin of its stride or in a ring
  */
 #ifndef JEFF_HEAP_HEAP_H
 #define JEFF_HEAP_HEAP_H
@@ -47,7 +48,10 @@
 #include "base/os.h"
 #include "handle/entry.h"
 #include "handle/table.h"
+#include "heap/access.h"
+#include "heap/bins.h"
 #include "heap/block.h"
+#include "heap/depot.h"
 
 enum {
     JF_REGION_SHIFT = 20, /* 1 MiB */
@@ -57,7 +61,7 @@ enum {
     JF_REGION_BINS = 32,      /* by live bytes in 32nds of a region */
     JF_CLAIM_SIZE = 64 << 10, /* bytes of a hole that are committed and claimed at a time */
     JF_LARGE_MIN = 128 << 10, /* strides from here up get a chunk of their own */
-    JF_RING_SIZE = 256,       /* freed entries a thread gathers before it accounts for them */
+    JF_RING_SIZE = 16,        /* freed entries a thread gathers before it looks at their blocks */
 };
 #define JF_REGION_SIZE ((size_t)1 << JF_REGION_SHIFT)
 #define JF_PAGE_SIZE ((size_t)1 << JF_PAGE_SHIFT)
@@ -185,6 +189,13 @@ struct jf_local {
     bool adopted;             /* the region was not fresh */
 };
 
+/* What a thread has of a heap. */
+struct jf_share {
+    struct jf_local local[2];   /* the usual one, the overflow's */
+    const struct jf_heap *heap; /* of the fast share: its depot may have more */
+    struct jf_bins bins;
+};
+
 /* A thread's private state. Only the thread changes it, while `inside` is 1; others only after they
  * set `closed` under the window's mutex, fenced all threads, and found `inside` 0. */
 struct jf_thread {
@@ -192,18 +203,18 @@ struct jf_thread {
     uint32_t closed;
     uint32_t changing; /* 1 between jf_thread_begin_change and jf_thread_end_change */
     uint32_t ring_count;
-    uint32_t local_count; /* how many locals there are: heaps with a smaller id have one */
-    struct jf_local
-        *locals; /* two for each heap: at 2 id the usual one, at 2 id + 1 the overflow's */
+    uint32_t share_count;     /* how many there is room for: of heaps with a smaller id */
+    struct jf_share **shares; /* by the heap's id; NULL: none yet */
     struct jf_table_owner entries;
-    struct jf_local *fast_local; /* for the default heap, when nothing forbids the fast path */
+    struct jf_share *fast_share; /* of the default heap, when nothing forbids the fast path */
     const struct jf_table *table;
     bool fence_all; /* as in the window */
     struct jf_window *window;
     struct jf_thread *next;      /* all threads of the window */
     bool in_use;                 /* a living thread has it */
-    uint32_t activity;           /* raised at every slow call */
+    uint32_t activity;           /* raised at slow calls and with every full ring */
     uint32_t activity_seen;      /* by the last compaction */
+    uint32_t drain_wanted;       /* a compaction asks for what is in the bins, if that is much */
     uint32_t ring[JF_RING_SIZE]; /* indexes of PENDING entries */
     uint32_t pool_cache_count;   /* how many there is room for: of pools with a smaller id */
     struct jf_pool_cache *
@@ -235,10 +246,11 @@ struct jf_window {
         *fallback; /* for frees when there is no memory for a thread's own; under the mutex */
     struct jf_region *crossed; /* pushed by anybody, emptied under the mutex */
     bool keep_empty; /* under the mutex: empty regions are listed, not given back, for now */
-    struct jf_region *free_regions;     /* descriptors to reuse */
-    struct jf_heap **heaps;             /* by id */
-    uint32_t heap_count;                /* ids ever used */
-    uint32_t heap_max;                  /* ids there is room for */
+    struct jf_region *free_regions; /* descriptors to reuse */
+    struct jf_heap **heaps;         /* by id */
+    struct jf_heap *sole;           /* the only heap there has ever been; NULL: there were more */
+    uint32_t heap_count;            /* ids ever used */
+    uint32_t heap_max;              /* ids there is room for */
     const struct jf_pool_ops *pool_ops; /* NULL until the first pool is made */
     struct jf_pool *pools;              /* of all heaps */
     struct jf_pool_block *pool_blocks;  /* descriptors to reuse */
@@ -278,6 +290,7 @@ struct jf_grow {
     jf_word committed; /* bytes, atomic */
     jf_word peak_committed;
     jf_word pool_bytes; /* what of committed the pools have; atomic */
+    struct jf_depot *depot;
 };
 
 /* How far the dropping of unused entries at the table's end has come (fixed heaps). */
@@ -328,7 +341,7 @@ struct jf_fixed {
 struct jf_heap {
     struct jf_space *space;
     struct jf_options options;
-    jf_mutex mutex;          /* fixed: everything; growing: unused */
+    jf_mutex mutex;          /* fixed: everything; growing: the depot */
     jf_mutex compacting;     /* held for one step of a compaction; fork waits for it */
     uint32_t compactor_busy; /* a compaction is under way */
     bool fixed;
@@ -511,18 +524,40 @@ void jf_window_forbid_fast(struct jf_window *window);
 struct jf_thread *jf_thread_begin_change(struct jf_window *window);
 void jf_thread_end_change(struct jf_thread *thread);
 
+/* Changes when the thread has freed a ring full of blocks or was in want of a region. Any thread. */
+static inline uint32_t jf_thread_activity(const struct jf_thread *thread) {
+    return __atomic_load_n(&thread->activity, __ATOMIC_RELAXED);
+}
+
+static inline void jf_thread_note_activity(struct jf_thread *thread) {
+    __atomic_store_n(&thread->activity, thread->activity + 1, __ATOMIC_RELAXED);
+}
+
 /* The calling thread's state if it has one. */
 struct jf_thread *jf_thread_self(void);
 
-/* The thread's hole for `heap` (the overflow's when asked for); NULL when there is no room for it yet. */
-static inline struct jf_local *jf_thread_local(struct jf_thread *thread, const struct jf_heap *heap,
-                                               bool overflow) {
+/* What the thread has of `heap`; NULL when there is no room for it yet. */
+static inline struct jf_share *jf_thread_share(const struct jf_thread *thread,
+                                               const struct jf_heap *heap) {
     uint32_t id = heap->u.grow.id;
-    return id < thread->local_count ? &thread->locals[2 * id + overflow] : NULL;
+    return id < thread->share_count ? thread->shares[id] : NULL;
+}
+
+/* Whether it is likely that jf_depot_take would find something. */
+static inline bool jf_depot_has(const struct jf_heap *heap, size_t bin) {
+    return bin < JF_BINS &&
+           __atomic_load_n(&heap->u.grow.depot->first[bin], __ATOMIC_RELAXED) != NULL;
+}
+
+/* The thread's hole for `heap` (the overflow's when asked for); NULL as above. */
+static inline struct jf_local *jf_thread_local(const struct jf_thread *thread,
+                                               const struct jf_heap *heap, bool overflow) {
+    struct jf_share *share = jf_thread_share(thread, heap);
+    return share != NULL ? &share->local[overflow] : NULL;
 }
 
 /* Makes that room. False: no memory. Takes the window's mutex. */
-bool jf_thread_add_local(struct jf_thread *thread, const struct jf_heap *heap);
+bool jf_thread_add_share(struct jf_thread *thread, const struct jf_heap *heap);
 
 /* The calling thread ends: what it has is kept for the next thread that begins. */
 void jf_thread_exit(void);
@@ -552,8 +587,17 @@ bool jf_large_resize(struct jf_window *window, struct jf_large *large, size_t si
 struct jf_thread *jf_thread_get(struct jf_window *window);
 /* Ties a new, zeroed state to the window. */
 void jf_thread_init(struct jf_thread *thread, struct jf_window *window);
-/* Accounts for everything in the ring. The thread is inside, or closed and outside. */
+/* Accounts for everything that the thread has freed: in its ring and in its bins. The thread is inside, or
+ * closed and outside. */
 void jf_thread_drain(struct jf_thread *thread);
+/* The same when the bins of some heap keep more than a small share of it. False when something is left. */
+bool jf_thread_drain_much(struct jf_thread *thread);
+/* Empties the ring only: into the bins what they take. */
+void jf_thread_empty_ring(struct jf_thread *thread);
+void jf_thread_leave_with_full_ring(struct jf_thread *thread);
+/* Accounts for a batch of the heap's depot; false when there is none, or the depot is in use. The thread is
+ * inside, or the heap comes to its end. */
+bool jf_thread_drain_depot(struct jf_thread *thread, struct jf_heap *heap);
 /* Gives the thread's regions of `heap` (NULL: of all) back to their heaps' lists. As above, and the
  * window's mutex held. */
 void jf_thread_retire(struct jf_thread *thread, struct jf_heap *heap);
@@ -565,39 +609,5 @@ void jf_thread_open_others(struct jf_window *window);
 void jf_thread_fork_prepare(struct jf_window *window);
 void jf_thread_fork_parent(struct jf_window *window);
 void jf_thread_fork_child(struct jf_window *window);
-
-/* --- access.c: entries of either profile, no locks held */
-
-/* What a slow path came to. */
-enum jf_access {
-    JF_ACCESS_OK,
-    JF_ACCESS_PURGED,     /* no memory: NULL, no misuse */
-    JF_ACCESS_WOULD_WAIT, /* trylock only */
-    JF_ACCESS_STALE,
-    JF_ACCESS_OVERFLOW,
-    JF_ACCESS_NOT_LOCKED,
-    JF_ACCESS_LOCKED,
-};
-
-/* Locks; on OK *ret_pointer is the payload. `heap` is the fixed heap to wait for, NULL in a growing
- * space. `may_wait` false: WOULD_WAIT instead. */
-enum jf_access jf_access_lock(struct jf_space *space, struct jf_heap *fixed_heap, uint32_t index,
-                              rmhandle_t handle, bool may_wait, void **ret_pointer);
-enum jf_access jf_access_unlock(struct jf_space *space, uint32_t index, rmhandle_t handle);
-/* Address for a read section: aborts a move under way. */
-enum jf_access jf_access_deref(struct jf_space *space, struct jf_heap *fixed_heap, uint32_t index,
-                               rmhandle_t handle, void **ret_pointer);
-/* Address without a promise. Waits while the block is being resized. */
-enum jf_access jf_access_peek(struct jf_space *space, uint32_t index, rmhandle_t handle,
-                              void **ret_pointer);
-/* Makes the entry RESIZING (exclusive); *ret_word is the word before. A locked one too, it keeps its
- * count: LOCKED, and it must not move. */
-enum jf_access jf_access_claim(struct jf_space *space, uint32_t index, rmhandle_t handle,
-                               jf_word *ret_word);
-/* Gives such an entry up as it was: LIVE or PURGED. */
-void jf_access_unclaim(struct jf_space *space, uint32_t index, jf_word before);
-/* Makes the entry PENDING with the next generation. */
-enum jf_access jf_access_free(struct jf_space *space, uint32_t index, rmhandle_t handle,
-                              jf_word *ret_word);
 
 #endif

@@ -47,29 +47,36 @@ struct jf_thread *jf_thread_get(struct jf_window *window) {
     return thread;
 }
 
-bool jf_thread_add_local(struct jf_thread *thread, const struct jf_heap *heap) {
-    struct jf_window *window = thread->window;
-    uint32_t id = heap->u.grow.id;
+/* Room for the ids up to this one. The window's mutex is held. */
+static bool reserve_shares(struct jf_thread *thread, uint32_t id) {
+    struct jf_arena *arena = thread->window->arena;
     uint32_t count = 1;
     while (count <= id)
         count *= 2;
+    if (count <= thread->share_count)
+        return true;
+    struct jf_share **shares = jf_arena_meta_alloc(arena, count * sizeof *shares);
+    if (shares == NULL)
+        return false;
+    for (uint32_t i = 0; i < thread->share_count; i++)
+        shares[i] = thread->shares[i];
+    if (thread->shares != NULL)
+        jf_arena_meta_free(arena, thread->shares, thread->share_count * sizeof *shares);
+    thread->shares = shares;
+    thread->share_count = count;
+    return true;
+}
+
+bool jf_thread_add_share(struct jf_thread *thread, const struct jf_heap *heap) {
+    struct jf_window *window = thread->window;
+    uint32_t id = heap->u.grow.id;
     jf_os_mutex_lock(&window->mutex);
-    struct jf_local *locals = thread->locals;
-    size_t old_size = 2 * (size_t)thread->local_count * sizeof *locals;
-    if (count > thread->local_count) {
-        locals = jf_arena_meta_alloc(window->arena, 2 * (size_t)count * sizeof *locals);
-        if (locals != NULL) {
-            for (uint32_t i = 0; i < 2 * thread->local_count; i++)
-                locals[i] = thread->locals[i];
-            if (thread->locals != NULL)
-                jf_arena_meta_free(window->arena, thread->locals, old_size);
-            thread->locals = locals;
-            thread->local_count = count;
-            thread->fast_local = NULL;
-        }
-    }
+    bool done = reserve_shares(thread, id);
+    if (done && thread->shares[id] == NULL)
+        thread->shares[id] = jf_arena_meta_alloc(window->arena, sizeof(struct jf_share));
+    done = done && thread->shares[id] != NULL;
     jf_os_mutex_unlock(&window->mutex);
-    return locals != NULL;
+    return done;
 }
 
 void jf_thread_enter_slow(struct jf_thread *thread) {
@@ -104,87 +111,17 @@ void jf_thread_end_change(struct jf_thread *thread) {
 }
 
 void jf_thread_allow_fast(struct jf_thread *thread, const struct jf_heap *heap) {
-    __atomic_store_n(&thread->fast_local, jf_thread_local(thread, heap, false), __ATOMIC_RELAXED);
+    struct jf_share *share = jf_thread_share(thread, heap);
+    if (share != NULL)
+        share->heap = heap;
+    __atomic_store_n(&thread->fast_share, share, __ATOMIC_RELAXED);
 }
 
 void jf_window_forbid_fast(struct jf_window *window) {
     jf_os_mutex_lock(&window->mutex);
     for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next)
-        __atomic_store_n(&thread->fast_local, NULL, __ATOMIC_RELAXED);
+        __atomic_store_n(&thread->fast_share, NULL, __ATOMIC_RELAXED);
     jf_os_mutex_unlock(&window->mutex);
-}
-
-static uintptr_t ring_payload(const struct jf_thread *thread, uint32_t i) {
-    const struct jf_space *space = thread->table->space;
-    const jf_word *entry = (const jf_word *)space->table + thread->ring[i];
-    return jf_space_address(space, __atomic_load_n(entry, __ATOMIC_RELAXED));
-}
-
-/* Frees of one region are taken out of its account together. */
-struct tally {
-    struct jf_region *region;
-    uint32_t bytes, blocks;
-};
-
-static void settle_tally(struct jf_thread *thread, struct tally *tally) {
-    if (tally->blocks != 0)
-        jf_region_account(thread->window, tally->region, tally->bytes, tally->blocks);
-    tally->bytes = tally->blocks = 0;
-}
-
-/* A pool's element has no header. */
-static void drain_element(struct jf_thread *thread, struct jf_region *block, uintptr_t payload,
-                          uint32_t index) {
-    bool retire = block->heap->options.retire;
-    thread->window->pool_ops->freed(block, payload);
-    jf_table_push(thread->table, &thread->entries, index, retire);
-}
-
-static void drain_one(struct jf_thread *thread, uint32_t i, struct tally *tally) {
-    uintptr_t payload = ring_payload(thread, i);
-    uintptr_t at = payload - JF_HEADER_SIZE;
-    if (tally->region == NULL || at - tally->region->start >= JF_REGION_SIZE) {
-        settle_tally(thread, tally);
-        tally->region = jf_arena_owner(thread->window->arena, at);
-        if (__atomic_load_n(&tally->region->state, __ATOMIC_RELAXED) == JF_REGION_POOL) {
-            drain_element(thread, tally->region, payload, thread->ring[i]);
-            tally->region = NULL;
-            return;
-        }
-    }
-    jf_word header = jf_header_load(at);
-    size_t stride = jf_header_stride(header);
-    JF_ASSERT(jf_header_is_block(header) && stride != 0);
-    struct jf_heap *heap = tally->region->heap;
-    struct jf_local *local = jf_thread_local(thread, heap, false);
-    if (local != NULL && local->bump == at + stride && local->region == tally->region) {
-        local->bump = at;
-        local->blocks--;
-    } else {
-        jf_header_store(at, jf_header_with_kind(header, JF_KIND_DEAD));
-        tally->bytes += (uint32_t)stride;
-        tally->blocks++;
-    }
-    jf_table_push(thread->table, &thread->entries, thread->ring[i], heap->options.retire);
-}
-
-void jf_thread_drain(struct jf_thread *thread) {
-    uint32_t count = thread->ring_count;
-    struct tally tally = {0};
-    if (count == 0)
-        return;
-    for (uint32_t i = 0; i < count; i++)
-        __builtin_prefetch((const void *)(ring_payload(thread, i) - JF_HEADER_SIZE), 1);
-    /* highest address first: blocks that end where the thread bumps go back to its hole one by one */
-    if (ring_payload(thread, count - 1) >= ring_payload(thread, 0)) {
-        for (uint32_t i = count; i > 0; i--)
-            drain_one(thread, i - 1, &tally);
-    } else {
-        for (uint32_t i = 0; i < count; i++)
-            drain_one(thread, i, &tally);
-    }
-    settle_tally(thread, &tally);
-    thread->ring_count = 0;
 }
 
 void jf_thread_retire_local(struct jf_local *local) {
@@ -202,9 +139,13 @@ void jf_thread_retire_local(struct jf_local *local) {
 }
 
 void jf_thread_retire(struct jf_thread *thread, struct jf_heap *heap) {
-    for (uint32_t i = 0; i < 2 * thread->local_count; i++)
-        if (heap == NULL || i / 2 == heap->u.grow.id)
-            jf_thread_retire_local(&thread->locals[i]);
+    for (uint32_t id = 0; id < thread->share_count; id++) {
+        struct jf_share *share = thread->shares[id];
+        if (share == NULL || (heap != NULL && id != heap->u.grow.id))
+            continue;
+        jf_thread_retire_local(&share->local[0]);
+        jf_thread_retire_local(&share->local[1]);
+    }
 }
 
 void jf_thread_close_others(struct jf_window *window) {

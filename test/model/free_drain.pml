@@ -1,5 +1,5 @@
-/* One block that is freed, a locker, and a compactor that drains the rings of threads that are
- * outside, walks over the block's region, moves the block if it lives and uses its place again if its
+/* One block that is freed, given out again with its entry or not, and freed once more; a locker; and a
+ * compactor that drains the rings (or bins: for the model that is one) of threads that are outside, walks over the block's region, moves the block if it lives and uses its place again if its
  * header says dead, twice. A thread says that it is inside by a store that waits in its store buffer. The
  * entry is used again as soon as it is free. Shown: one free succeeds; a ring is in one hand at a time;
  * the bytes leave the region's account once; nobody reads or writes a header that may have been
@@ -15,6 +15,8 @@
  * WALKER_ACCOUNTS    broken: the compactor accounts for a block that waits in a ring
  * HEADER_AFTER_DEAD  broken: a header is read after it was marked dead
  * NO_ADDRESS_CHECK   broken: the compactor does not ask whether the entry still names this block
+ * REUSE_OUTSIDE      broken: a block is given out again by a thread that does not say that it is inside
+ * REUSE_STORE        broken: the entry of a block given out again is stored whole
  */
 #include "entry.pml"
 
@@ -97,22 +99,46 @@ inline drain(t) {
     fi
 }
 
+/* The thread has a block in its ring: it gives it out again, with its entry. */
+inline reuse() {
+#ifndef REUSE_OUTSIDE
+    enter();
+#endif
+    if
+    :: ring[id] ->
+        old = word;
+        at = ADDRESS(old);
+        d_step { check_header(at); header[at] = BLOCK };
+#ifdef REUSE_STORE
+        word = old ^ PENDING ^ LIVE;
+#else
+        fetch_xor(word, PENDING ^ LIVE);
+#endif
+        atomic { ring[id] = false; at = 0; old = 0; life = 1; tried = false }
+    :: else
+    fi;
+#ifndef REUSE_OUTSIDE
+    leave()
+#endif
+}
+
 proctype freer(byte id) {
     short old, seen, next;
-    byte at;
+    byte at, life;
     bool ok, tried;
 
+free:
     enter();
     do
     :: !tried ->
         old = word;
         if
-        :: GEN(old) == 0 && (STATE(old) == LIVE || STATE(old) == MOVING) ->
+        :: GEN(old) == life && (STATE(old) == LIVE || STATE(old) == MOVING) ->
 #ifndef FREE_LOCKED
             if
             :: COUNT(old) == 0 ->
 #endif
-                next = WORD(COUNT(old), 1, ADDRESS(old), PENDING);
+                next = WORD(COUNT(old), life + 1, ADDRESS(old), PENDING);
 #ifdef FREE_BLIND
                 d_step { word = next; ok = true };
 #else
@@ -122,7 +148,7 @@ proctype freer(byte id) {
                 };
 #endif
                 if
-                :: ok -> atomic { tried = true; frees++; assert(frees == 1); ring[id] = true }
+                :: ok -> atomic { tried = true; frees++; assert(frees == life + 1); ring[id] = true }
                 :: else
                 fi
 #ifndef FREE_LOCKED
@@ -136,6 +162,12 @@ proctype freer(byte id) {
     leave();
     atomic { old = 0; seen = 0; next = 0; ok = false };
     if
+    :: ring[id] && life == 0 ->
+        reuse();
+        if
+        :: life == 1 -> goto free
+        :: else
+        fi
     :: ring[id] ->
         enter();
         drain(id);
@@ -284,6 +316,6 @@ init {
 #endif
     };
     done == 3;
-    assert(frees == 1 && drains == 1 && live[1] == 0 && live[2] == 0);
-    assert(word == WORD(0, 1, OTHER_LIFE, LIVE))
+    assert((frees == 1 || frees == 2) && drains == 1 && live[1] == 0 && live[2] == 0);
+    assert(word == WORD(0, frees, OTHER_LIFE, LIVE))
 }

@@ -1,0 +1,225 @@
+// What becomes of freed blocks in the growing profile: they wait in bins and in the depot, are given out again
+// with their entries, and are out of the way when memory is counted, compacted or short.
+#include "support/heaps.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <set>
+#include <thread>
+
+using support::GrowingHeap;
+
+namespace {
+
+class Bins : public testing::Test {
+  protected:
+    void SetUp() override {
+        if (JF_MARK_ACTIVE)
+            GTEST_SKIP() << "a debugger watches: no bins";
+    }
+    void TearDown() override {
+        EXPECT_EQ(heap.check(), 0) << heap.fault.name << ": " << heap.fault.text;
+    }
+
+    std::vector<rmhandle_t> fill(size_t count, size_t size) {
+        std::vector<rmhandle_t> handles(count);
+        for (rmhandle_t &handle : handles)
+            handle = rmheap_malloc(heap, size);
+        return handles;
+    }
+    static void free_all(const std::vector<rmhandle_t> &handles) {
+        for (rmhandle_t handle : handles)
+            rmfree(handle);
+    }
+    rm_stats stats() {
+        rm_stats stats;
+        stats.struct_size = sizeof stats;
+        rmheap_stats(heap, &stats);
+        return stats;
+    }
+    unsigned in_bin(size_t size) {
+        jf_share *share = jf_thread_share(jf_thread_get(heap.window()), heap.get());
+        return share->bins.count[jf_bins_of_size(size)];
+    }
+
+    GrowingHeap heap;
+};
+
+TEST_F(Bins, AFreedBlockServesTheNextOfItsStrideWithItsEntry) {
+    std::map<uintptr_t, uint32_t> places;
+    std::vector<rmhandle_t> handles = fill(40, 100);
+    for (rmhandle_t handle : handles)
+        places[heap.payload(handle)] = heap.index_of(heap.get(), handle);
+    free_all(handles);
+    for (size_t size = 89; size <= 104; size++) {
+        rmhandle_t handle = rmheap_malloc(heap, size);
+        auto found = places.find(heap.payload(handle));
+        ASSERT_NE(found, places.end());
+        EXPECT_EQ(found->second, heap.index_of(heap.get(), handle));
+        EXPECT_EQ(rmsize(handle), size);
+        places.erase(found);
+    }
+}
+
+TEST_F(Bins, AStaleHandleOfABlockGivenOutAgainIsStale) {
+    std::vector<rmhandle_t> old = fill(JF_RING_SIZE, 100);
+    free_all(old);
+    std::set<rmhandle_t> fresh;
+    for (rmhandle_t handle : fill(JF_RING_SIZE, 100))
+        fresh.insert(handle);
+    for (rmhandle_t handle : old) {
+        EXPECT_EQ(fresh.count(handle), 0u);
+        EXPECT_EQ(rmheap_of(handle), nullptr);
+    }
+}
+
+TEST_F(Bins, ABlockGivenOutAgainIsZeroedWhenThatIsAskedFor) {
+    for (rmhandle_t handle : fill(JF_RING_SIZE, 200)) {
+        memset(rmlock(handle), 0xff, 200);
+        rmunlock(handle);
+        rmpurgeable(handle, 3);
+        rmfree(handle);
+    }
+    ASSERT_NE(in_bin(200), 0u);
+    for (int i = 0; i < JF_RING_SIZE; i++) {
+        rmhandle_t handle = rmheap_calloc(heap, 1, 200);
+        EXPECT_EQ(jf_header_priority(*heap.header(handle)), 0u);
+        auto *bytes = static_cast<unsigned char *>(rmlock(handle));
+        EXPECT_EQ(std::count(bytes, bytes + 200, 0), 200);
+        rmunlock(handle);
+    }
+}
+
+TEST_F(Bins, AlignedBlocksAreServedFromElsewhere) {
+    free_all(fill(200, 240));
+    ASSERT_NE(in_bin(240), 0u);
+    for (int i = 0; i < 50; i++) {
+        rmhandle_t handle = rmheap_aligned_alloc(heap, 256, 240);
+        EXPECT_EQ(heap.payload(handle) % 256, 0u);
+    }
+    EXPECT_EQ(heap.check(), 0);
+}
+
+TEST_F(Bins, BlocksThatWaitAreNotCountedAndAreGoneAfterACompaction) {
+    std::vector<rmhandle_t> handles = fill(100000, 64);
+    uint64_t whole = stats().live;
+    for (size_t i = 0; i < handles.size(); i += 2)
+        rmfree(handles[i]);
+    const jf_depot &depot = *heap.grow().depot;
+    EXPECT_GT(depot.blocks, 0u);
+    EXPECT_LE(depot.bytes, heap.grow().committed >> JF_DEPOT_SHARE_SHIFT);
+    EXPECT_EQ(heap.check(), 0) << heap.fault.text;
+    EXPECT_EQ(stats().live, whole / 2);
+    EXPECT_EQ(stats().blocks, handles.size() / 2);
+    EXPECT_EQ(rmheap_compact(heap, 0), RM_COMPACT_DONE);
+    EXPECT_EQ(depot.blocks, 0u);
+    EXPECT_EQ(depot.bytes, 0u);
+    EXPECT_LT(heap.grow().committed, whole / 2 + (JF_REGION_SIZE));
+    EXPECT_EQ(stats().live, whole / 2);
+}
+
+TEST_F(Bins, TheDepotBringsFreedBlocksToOtherThreads) {
+    std::vector<rmhandle_t> handles = fill(50000, 64);
+    std::vector<rmhandle_t> rest(handles.begin() + 1000, handles.end());
+    handles.resize(1000);
+    std::set<uintptr_t> places;
+    for (rmhandle_t handle : handles)
+        places.insert(heap.payload(handle));
+    std::thread([&] {
+        rmhandle_t own = rmheap_malloc(heap, 64);
+        free_all(handles);
+        rmfree(own);
+        EXPECT_GT(heap.grow().depot->blocks, 500u);
+    }).join();
+    size_t met = 0;
+    for (rmhandle_t handle : fill(500, 64))
+        met += places.count(heap.payload(handle));
+    EXPECT_EQ(met, 500u);
+    free_all(rest);
+}
+
+TEST_F(Bins, AThreadThatOnlyFreesKeepsNothing) {
+    std::vector<rmhandle_t> handles = fill(1000, 64);
+    std::thread([&] {
+        free_all(handles);
+        jf_thread_drain(jf_thread_get(heap.window()));
+    }).join();
+    EXPECT_EQ(heap.grow().depot->blocks, 0u);
+    EXPECT_EQ(stats().blocks, 0u);
+}
+
+TEST_F(Bins, RandomReplacementNeedsLittleMoreThanWhatLives) {
+    std::vector<rmhandle_t> handles(20000);
+    uint64_t state = 1;
+    auto draw = [&](size_t below) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        return static_cast<size_t>(state >> 33) % below;
+    };
+    for (rmhandle_t &handle : handles)
+        handle = rmheap_malloc(heap, 16 + draw(497));
+    for (size_t i = 0; i < 20 * handles.size(); i++) {
+        rmhandle_t &handle = handles[draw(handles.size())];
+        rmfree(handle);
+        handle = rmheap_malloc(heap, 16 + draw(497));
+    }
+    EXPECT_EQ(heap.check(), 0) << heap.fault.text;
+    uint64_t live = stats().live;
+    EXPECT_LT(heap.grow().committed, live + live / 8 + JF_REGION_SIZE);
+}
+
+TEST_F(Bins, MemoryThatWaitsIsFoundWhenMemoryIsShort) {
+    rm_options options;
+    rmoptions_init(&options);
+    options.limit = 8 << 20;
+    GrowingHeap small(&options);
+    std::vector<rmhandle_t> handles;
+    while (rmhandle_t handle = rmheap_malloc(small, 64))
+        handles.push_back(handle);
+    ASSERT_GT(handles.size(), 50000u);
+    for (rmhandle_t handle : handles)
+        rmfree(handle);
+    handles.clear();
+    while (rmhandle_t handle = rmheap_malloc(small, 500))
+        handles.push_back(handle);
+    EXPECT_GT(handles.size() * 512, size_t{7} << 20);
+    EXPECT_EQ(small.check(), 0);
+}
+
+TEST_F(Bins, CheckedHeapsHaveNone) {
+    rm_options options;
+    rmoptions_init(&options);
+    options.check = 1;
+    GrowingHeap checked(&options);
+    std::vector<rmhandle_t> handles(1000);
+    for (rmhandle_t &handle : handles)
+        handle = rmheap_malloc(checked, 64);
+    free_all(handles);
+    jf_thread *thread = jf_thread_get(checked.window());
+    jf_share *share = jf_thread_share(thread, checked.get());
+    EXPECT_EQ(share->bins.count[jf_bins_of_size(64)], 0);
+    EXPECT_EQ(checked.grow().depot->blocks, 0u);
+}
+
+TEST_F(Bins, AHeapEndsWithBlocksThatWait) {
+    size_t before;
+    {
+        GrowingHeap first;
+        before = jf_thread_get(first.window())->share_count;
+        for (int i = 0; i < 20000; i++)
+            rmfree(rmheap_malloc(first, 16 + i % 500));
+        std::vector<rmhandle_t> handles(20000);
+        for (rmhandle_t &handle : handles)
+            handle = rmheap_malloc(first, 64);
+        free_all(handles);
+        EXPECT_GT(first.grow().depot->blocks, 0u);
+    }
+    GrowingHeap second;
+    EXPECT_EQ(jf_thread_get(second.window())->share_count, before);
+    std::vector<rmhandle_t> handles(1000);
+    for (rmhandle_t &handle : handles)
+        handle = rmheap_malloc(second, 64);
+    EXPECT_EQ(second.check(), 0) << second.fault.text;
+}
+
+} // namespace
