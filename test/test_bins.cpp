@@ -139,16 +139,6 @@ TEST_F(Bins, TheDepotBringsFreedBlocksToOtherThreads) {
     free_all(rest);
 }
 
-TEST_F(Bins, AThreadThatOnlyFreesKeepsNothing) {
-    std::vector<rmhandle_t> handles = fill(1000, 64);
-    std::thread([&] {
-        free_all(handles);
-        jf_thread_drain(jf_thread_get(heap.window()));
-    }).join();
-    EXPECT_EQ(heap.grow().depot->blocks, 0u);
-    EXPECT_EQ(stats().blocks, 0u);
-}
-
 TEST_F(Bins, RandomReplacementNeedsLittleMoreThanWhatLives) {
     std::vector<rmhandle_t> handles(20000);
     uint64_t state = 1;

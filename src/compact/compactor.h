@@ -25,9 +25,12 @@ enum {
     JF_POCKET_MIN = 32,
     JF_BATCH_BLOCKS = 512, /* most blocks looked at in a step */
     JF_BATCH_BYTES = 64 << 10,
-    JF_GROUP_BLOCKS = 512, /* most blocks that are marked, asked about and moved together */
+    JF_GROUP_BLOCKS = 512,  /* most blocks that are marked, asked about and moved together */
+    JF_BATCH_NS_MIN = 4000, /* with less time left nothing is begun */
     JF_COMPACT_OVER = JF_CLAIM_SIZE, /* bytes above the heap's limit that a compaction may use */
 };
+
+struct jf_compaction;
 
 struct jf_gap {
     struct jf_region *region;
@@ -141,6 +144,13 @@ size_t jf_gaps_give_one(struct jf_compactor *compactor);
 /* No gap and no empty region is left but the one being filled: gives back the rest of that, and forgets the
  * pockets; returns bytes. */
 size_t jf_gaps_finish(struct jf_compactor *compactor);
+
+/* --- collect.c */
+
+/* Accounts for what was freed and waits: in the heap's depot, in the calling thread's ring and bins and in those
+ * of other threads that are idle; takes sparse regions from them. *ret_left: in a call with a budget, something of
+ * a busy thread's was left to it. False when the budget has ended. */
+bool jf_collect(struct jf_compaction *compaction, bool *ret_left);
 
 /* --- choose.c. Nothing is moved here. */
 

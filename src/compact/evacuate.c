@@ -12,7 +12,6 @@ enum {
     LINES_AHEAD = 4096, /* bytes */
     PLACE_AHEAD = 512,
     LINE = 64,
-    BATCH_NS_MIN = 4000,  /* with less time left nothing is begun */
     GIVE_NS = 160000,     /* what giving back a region's memory is first thought to take at most, */
     PURGE_NS = 20000,     /* and PURGE_STEP bytes of the arena's; */
     GIVE_NS_MAX = 640000, /* and what it is not thought to take, however long it once took */
@@ -24,7 +23,6 @@ enum {
     REGIONS_AT_A_TIME = 64, /* looked at between two looks at the clock */
     PURGE_STEP = 256 << 10, /* bytes of the arena's dirty chunks given back between two looks */
     COPY_INLINE = 256,      /* strides up to this are copied without a call */
-    DEPOT_SHIFT = 8, /* a depot with less than this share of the heap is left to busy threads */
 };
 
 /* ------------------------------------------------------------------------------------- a batch */
@@ -363,90 +361,6 @@ static struct jf_compactor *compactor_of(struct jf_heap *heap) {
     return grow->compactor;
 }
 
-/* Lists a thread's region of this heap if it would be chosen; else the thread goes on with it. */
-static void retire_sparse(struct jf_thread *thread, struct jf_heap *heap) {
-    for (unsigned i = 0; i < 2; i++) {
-        struct jf_local *local = jf_thread_local(thread, heap, i != 0);
-        if (local == NULL || local->region == NULL)
-            continue;
-        size_t claimed = local->limit - local->bump;
-        size_t committed = jf_region_committed(local->region);
-        size_t live = jf_region_live_bytes(local->region) - claimed;
-        size_t used = committed > claimed ? committed - claimed : 0;
-        if (used > live + 2 * JF_PAGE_SIZE && (used - live) * 32 >= used)
-            jf_thread_retire_local(local);
-    }
-}
-
-/* Whether the thread has neither freed much nor wanted a region since the last compaction. */
-static bool is_idle(const struct jf_thread *thread) {
-    return jf_thread_activity(thread) == thread->activity_seen;
-}
-
-/* What the calling thread has freed. What a busy one has in its bins it uses again, so in a budgeted call that
- * is left to it if it is little. False when something is left. */
-static bool collect_self(struct jf_thread *self, bool full) {
-    bool all = true;
-    if (self == NULL)
-        return true;
-    jf_thread_enter(self);
-    if (full || is_idle(self))
-        jf_thread_drain(self);
-    else
-        all = jf_thread_drain_much(self);
-    jf_thread_leave(self);
-    return all;
-}
-
-/* Accounts for what threads have freed. Of other threads only those that are outside, and in a budgeted
- * call only those that have been idle since the last one; the others are asked to see to it themselves. False
- * when something of the calling thread's is left. */
-static bool collect_threads(struct jf_heap *heap, bool full) {
-    struct jf_window *window = heap->u.grow.window;
-    struct jf_thread *self = jf_thread_get(window);
-    bool all = collect_self(self, full);
-    bool others = false;
-    jf_os_mutex_lock(&window->mutex);
-    window->keep_empty = true;
-    if (self != NULL)
-        retire_sparse(self, heap);
-    for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next)
-        others |= thread != self && thread->share_count != 0 && (full || is_idle(thread));
-    if (others)
-        jf_thread_close_others(window);
-    for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next) {
-        if (others && thread != self && (full || is_idle(thread)) && jf_thread_outside(thread)) {
-            jf_thread_drain(thread);
-            retire_sparse(thread, heap);
-        } else {
-            __atomic_store_n(&thread->drain_wanted, 1, __ATOMIC_RELAXED);
-        }
-        thread->activity_seen = jf_thread_activity(thread);
-    }
-    if (others)
-        jf_thread_open_others(window);
-    if (self != NULL)
-        jf_table_trim(&window->table, &self->entries, full ? SIZE_MAX : 1);
-    jf_window_relist_locked(window);
-    window->keep_empty = false;
-    jf_os_mutex_unlock(&window->mutex);
-    return all;
-}
-
-/* Accounts for the freed blocks in the heap's depot; false when the budget ends first. */
-static bool clear_depot(struct jf_compaction *compaction) {
-    struct jf_heap *heap = compaction->heap;
-    struct jf_thread *self = jf_thread_get(heap->u.grow.window);
-    for (bool more = self != NULL; more;) {
-        if (jf_budget_left(&compaction->budget) < BATCH_NS_MIN)
-            return false;
-        jf_thread_enter(self);
-        more = jf_thread_drain_depot(self, heap);
-        jf_thread_leave(self);
-    }
-    return true;
-}
-
 /* The region that a cycle has filled is held, and the next one goes on with it. It is let go of when much in
  * it was freed since. */
 static void let_go_of_sparse_filling(struct jf_heap *heap, struct jf_compactor *compactor) {
@@ -578,18 +492,16 @@ rm_compact_status jf_evacuate(struct jf_compaction *compaction) {
     struct jf_compactor *compactor = compactor_of(heap);
     if (compactor == NULL)
         return RM_COMPACT_NOT_WORTH;
-    bool full = budget->total_ns == 0;
-    bool kept = !full && jf_depot_is_left_to_threads(heap, DEPOT_SHIFT);
-    if (!kept && !clear_depot(compaction))
+    bool kept;
+    if (!jf_collect(compaction, &kept))
         return RM_COMPACT_BUDGET;
-    kept |= !collect_threads(heap, full);
     jf_choose_begin_retry(heap);
     while (!jf_choose_retry_stuck(heap, REGIONS_AT_A_TIME))
-        if (jf_budget_left(budget) < BATCH_NS_MIN)
+        if (jf_budget_left(budget) < JF_BATCH_NS_MIN)
             return RM_COMPACT_BUDGET;
     for (enum step step = STEP_MORE; step != STEP_DONE;) {
         uint64_t left = jf_budget_left(budget);
-        if (left < BATCH_NS_MIN || step == STEP_UNAFFORDABLE)
+        if (left < JF_BATCH_NS_MIN || step == STEP_UNAFFORDABLE)
             return RM_COMPACT_BUDGET;
         jf_os_mutex_lock(&heap->compacting);
         step = do_step(compaction, compactor, left);
