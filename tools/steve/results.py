@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the tables of the results page from what tools/subjects left: results.py FOLDER OUTPUT"""
+"""Writes the tables of the results page from what tools/subjects left: results.py FOLDER OUTPUT
+
+Sections of subjects without results in FOLDER stay as they are in OUTPUT.
+"""
 
 import json
 import os
@@ -75,15 +78,28 @@ def where():
             f"{os.cpu_count()} cores, Linux {platform.release()}.")
 
 
+def sections_of(path):
+    """The sections of a page written before, by subject."""
+    found, name = {}, None
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for line, following in zip(lines, lines[1:] + [""]):
+        if line and following == "~" * len(line):
+            name = line
+        if name:
+            found.setdefault(name, []).append(line)
+    return found
+
+
 def main():
     folder, output = map(pathlib.Path, sys.argv[1:3])
-    found = [name for subject in SUBJECTS for name in (subject, subject + "-accesses")
-             if (folder / f"{name}.json").exists()]
-    if not found:
+    names = [name for subject in SUBJECTS for name in (subject, subject + "-accesses")]
+    renewed = [name for name in names if (folder / f"{name}.json").exists()]
+    if not renewed:
         sys.exit(f"results: there is nothing in {folder}; run tools/subjects first")
+    kept = sections_of(output)
     lines = [where(), ""]
-    for name in found:
-        lines += section(folder, name)
+    for name in names:
+        lines += section(folder, name) if name in renewed else kept.get(name, [])
     output.write_text("\n".join(lines), encoding="utf-8")
 
 
