@@ -52,7 +52,7 @@ def conditions(path):
     if not path.exists():
         return ""
     date, commit, others = path.read_text().split("\n")[:3]
-    return f" Replayed on {date} at commit {commit}; other programs had {others} % of the processors meanwhile."
+    return f" Replayed on {date}, the library as of commit {commit}; other programs had {others} % of the processors meanwhile."
 
 
 def section(folder, subject):
