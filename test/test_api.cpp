@@ -619,6 +619,23 @@ TEST_P(Api, CheckLevelTwoFindsABrokenHeapAndNamesTheCall) {
     rmfree(block);
 }
 
+TEST_P(Api, CheckThatFailsWhileScramblingNamesTheSeed) {
+    rm_options options = options_with_check(2);
+    options.scramble_period = 1000000;
+    options.scramble_seed = 4711;
+    start(options);
+    rmhandle_t block = rmheap_malloc(heap_, 100);
+    char *bytes = static_cast<char *>(rmlock(block));
+    EXPECT_DEATH(
+        {
+            overwrite(bytes - 8, 8);
+            rmheap_malloc(heap_, 8);
+        },
+        "^jeff: rmmalloc: heap fault.*scramble seed 4711");
+    rmunlock(block);
+    rmfree(block);
+}
+
 TEST_P(Api, EveryThreadFreesAndLocksWhatOthersMade) {
     start(options_with_check(0));
     std::vector<rmhandle_t> blocks;
