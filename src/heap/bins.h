@@ -37,7 +37,7 @@ static inline bool jf_bins_have_room(size_t bin, unsigned count) {
  * two parts of one sum, what the slack lacks to 15 being what the size goes beyond a whole grain. */
 static inline jf_word jf_bins_header(uint32_t index, size_t size) {
     size_t sum = size + JF_HEADER_SIZE + JF_GRAIN - 1;
-    return (jf_word)index << 32 | (jf_word)(sum ^ (JF_GRAIN - 1)) << 8 | JF_KIND_BLOCK;
+    return (jf_word)index << 32 | ((jf_word)sum << 8 ^ ((JF_GRAIN - 1) << 8 | JF_KIND_BLOCK));
 }
 
 /* Gives out the newest of `count` blocks of a bin, for `size` bytes. `table` and `base` are the space's. The
