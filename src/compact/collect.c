@@ -93,10 +93,14 @@ static bool clear_depot(struct jf_compaction *compaction) {
 
 bool jf_collect(struct jf_compaction *compaction, bool *ret_left) {
     struct jf_heap *heap = compaction->heap;
+    const struct jf_thread *self = jf_thread_get(heap->u.grow.window);
     bool full = compaction->budget.total_ns == 0;
+    bool busy = self != NULL && !is_idle(self);
     bool left = !full && jf_depot_is_left_to_threads(heap, DEPOT_SHIFT);
     if (!left && !clear_depot(compaction))
         return false;
-    *ret_left = !collect_threads(heap, full) || left;
+    /* what others put into the depot meanwhile is as what they keep to themselves: a caller that tries again
+     * until nothing is left must come to an end */
+    *ret_left = !collect_threads(heap, full) || (left && busy);
     return true;
 }
