@@ -2,8 +2,10 @@
 #include "support/arena.hpp"
 
 #include <cerrno>
+#include <chrono>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -393,6 +395,67 @@ TEST_F(Arena, LimitDrivesOutTheOldest) {
     EXPECT_EQ(jf_arena_dirty(arena), size_of(2));
     jf_arena_set_dirty_limit(arena, 0);
     EXPECT_EQ(jf_arena_dirty(arena), 0u);
+}
+
+TEST_F(Arena, YoungChunksMayKeepMoreForAWhile) {
+    jf_arena_set_dirty_limit(arena, size_of(2));
+    jf_arena_set_young_limit(arena, 4 * size_of(2));
+    std::vector<uintptr_t> chunks;
+    for (int i = 0; i < 6; i++) {
+        chunks.push_back(alloc_filled(2));
+    }
+    for (uintptr_t chunk : chunks) {
+        free(chunk, size_of(2));
+    }
+    EXPECT_EQ(jf_arena_dirty(arena), 4 * size_of(2));
+    EXPECT_EQ(jf_os_resident(chunks[1], size_of(2)), 0u) << "the oldest go first";
+    std::this_thread::sleep_for(std::chrono::milliseconds(2 * JF_ARENA_YOUNG_MS));
+    uintptr_t other = alloc(0);
+    EXPECT_EQ(jf_arena_dirty(arena), size_of(2)) << "the others have grown old";
+    free(other, 0);
+}
+
+TEST_F(Arena, WhileMuchIsDirtyALittleLargerChunkIsSplit) {
+    jf_arena_set_dirty_limit(arena, size_of(0));
+    jf_arena_set_young_limit(arena, size_of(8));
+    uintptr_t chunk = alloc_filled(5);
+    free(chunk, size_of(4) + 3 * unit);
+    bool zero = true;
+    uintptr_t part = alloc(2, &zero);
+    EXPECT_EQ(part, chunk);
+    EXPECT_FALSE(zero);
+    EXPECT_EQ(jf_arena_stale(arena, part), size_of(2));
+    EXPECT_EQ(jf_arena_dirty(arena), size_of(4) + 3 * unit - size_of(2));
+    EXPECT_EQ(jf_arena_check(arena), nullptr);
+    EXPECT_EQ(alloc(2), chunk + size_of(2)) << "what was left over is found again";
+    EXPECT_EQ(alloc(4, &zero), chunk + size_of(4));
+    EXPECT_FALSE(zero);
+    EXPECT_EQ(jf_arena_stale(arena, chunk + size_of(4)), 3 * unit);
+    EXPECT_EQ(jf_arena_check(arena), nullptr);
+    for (uintptr_t at : {chunk, chunk + size_of(2), chunk + size_of(4)}) {
+        free(at, 0);
+    }
+    jf_arena_purge(arena, 0, 0);
+    EXPECT_EQ(jf_arena_check(arena), nullptr);
+    EXPECT_EQ(jf_os_resident(chunk, size_of(4)), 0u);
+}
+
+TEST_F(Arena, ASplitStopsWhereTheListIsFull) {
+    jf_arena_set_dirty_limit(arena, size_of(0));
+    jf_arena_set_young_limit(arena, size_of(12));
+    uintptr_t large = alloc_filled(5);
+    std::vector<uintptr_t> chunks;
+    for (int i = 1; i < JF_ARENA_DIRTY_MAX; i++) {
+        chunks.push_back(alloc_filled(0));
+    }
+    free(large, size_of(5));
+    for (uintptr_t chunk : chunks) {
+        free(chunk, unit);
+    }
+    uintptr_t part = alloc(3);
+    ASSERT_NE(part, 0u);
+    EXPECT_NE(part, large);
+    EXPECT_EQ(jf_arena_check(arena), nullptr);
 }
 
 TEST_F(Arena, NoMoreChunksStayDirtyThanTheListHolds) {

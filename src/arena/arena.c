@@ -55,6 +55,7 @@ uintptr_t jf_arena_alloc(struct jf_arena *arena, unsigned order, enum jf_chunk_k
         return 0;
     }
     jf_os_mutex_lock(&arena->mutex);
+    jf_dirty_settle(arena);
     while (!jf_dirty_take(arena, order, &unit) && !take_clean(arena, order, &unit)) {
         if (!jf_dirty_make_room(arena)) {
             jf_os_mutex_unlock(&arena->mutex);
@@ -81,6 +82,10 @@ static size_t dirty_part(const struct jf_arena *arena, size_t unit, unsigned ord
     size_t stale = arena->units[unit].stale;
     size_t dirty = used > stale ? used : stale;
     return dirty < size ? dirty : size;
+}
+
+size_t jf_arena_stale(const struct jf_arena *arena, uintptr_t address) {
+    return arena->units[jf_unit_of(arena, address)].stale;
 }
 
 void jf_arena_free(struct jf_arena *arena, uintptr_t address, size_t dirty_size) {

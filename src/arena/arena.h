@@ -13,9 +13,10 @@
 #include "base/os.h"
 
 enum {
-    JF_UNIT_SHIFT = 16,      /* log2 of a unit's bytes */
-    JF_ARENA_ORDERS = 25,    /* chunks of 2^0 .. 2^24 units: 64 KiB .. 1 TiB */
-    JF_ARENA_DIRTY_MAX = 64, /* freed chunks that may keep their memory for a while */
+    JF_UNIT_SHIFT = 16,       /* log2 of a unit's bytes */
+    JF_ARENA_ORDERS = 25,     /* chunks of 2^0 .. 2^24 units: 64 KiB .. 1 TiB */
+    JF_ARENA_DIRTY_MAX = 128, /* freed chunks that may keep their memory for a while */
+    JF_ARENA_YOUNG_MS = 200,  /* how long a freed chunk is young */
 };
 #define JF_UNIT_SIZE ((size_t)1 << JF_UNIT_SHIFT)
 
@@ -54,7 +55,8 @@ size_t jf_arena_table_size(const struct jf_arena *arena); /* bytes kept out at i
 
 /* Allocates a chunk of 2^order units: the lowest dirty chunk of that very order, else the lowest free
  * piece of the smallest order that suffices. It is accessible. *ret_zero (may be NULL) says that it is
- * known to read as zero: fresh or given back. When neither is to be had, dirty chunks are given back
+ * known to read as zero: fresh or given back. (While more is dirty than may stay so, the lower part of a dirty
+ * chunk up to 8 times as large comes before a free piece.) When neither is to be had, dirty chunks are given back
  * first, oldest first, and merged. Returns 0 when the window is full or the system refuses; no chunk
  * has changed then. O(orders + JF_ARENA_DIRTY_MAX), and a byte per unit. */
 uintptr_t jf_arena_alloc(struct jf_arena *arena, unsigned order, enum jf_chunk_kind kind,
@@ -101,6 +103,14 @@ size_t jf_arena_purge(struct jf_arena *arena, size_t keep, size_t most_bytes);
  * limit gives back at once). */
 size_t jf_arena_dirty(const struct jf_arena *arena);
 void jf_arena_set_dirty_limit(struct jf_arena *arena, size_t limit);
+
+/* How many bytes may be left so for JF_ARENA_YOUNG_MS: those of chunks freed less long ago, for a program that
+ * frees much and takes it again at once. 0 at first: no more than the other limit. What has grown old is given
+ * back by the next jf_arena_alloc or jf_arena_free. */
+void jf_arena_set_young_limit(struct jf_arena *arena, size_t limit);
+
+/* Bytes from the start of a chunk that may hold what an earlier owner left there. */
+size_t jf_arena_stale(const struct jf_arena *arena, uintptr_t address);
 
 /* Order of the largest chunk that could be allocated once dirty chunks are given back; -1 when there is
  * none. */

@@ -5,6 +5,9 @@
  */
 #include "arena/internal.h"
 
+enum { SPLIT_ORDERS = 3 }; /* a chunk of the list is split for one so many orders smaller */
+#define YOUNG_NS ((uint64_t)JF_ARENA_YOUNG_MS * 1000000u)
+
 static void mark(struct jf_arena *arena, size_t unit, unsigned char byte) {
     atomic_store_explicit(&arena->map[unit], byte, memory_order_release);
 }
@@ -59,6 +62,10 @@ static size_t give_at(struct jf_arena *arena, size_t index) {
     return size;
 }
 
+static size_t most_dirty(const struct jf_arena *arena) {
+    return arena->young_limit > arena->dirty_limit ? arena->young_limit : arena->dirty_limit;
+}
+
 void jf_dirty_put(struct jf_arena *arena, size_t unit, unsigned order, size_t dirty_size) {
     if (dirty_size == 0) {
         jf_dirty_merge(arena, unit, order);
@@ -69,7 +76,7 @@ void jf_dirty_put(struct jf_arena *arena, size_t unit, unsigned order, size_t di
     arena->units[unit].stale = dirty_size;
     arena->giving++;
     mark(arena, unit, jf_map_byte(JF_MAP_GIVING, order));
-    if (dirty_size > arena->dirty_limit) {
+    if (dirty_size > most_dirty(arena)) {
         /* Alone over the limit: it would only drive all others out. */
         give(arena, unit, order);
         return;
@@ -79,26 +86,78 @@ void jf_dirty_put(struct jf_arena *arena, size_t unit, unsigned order, size_t di
     }
     arena->giving--;
     mark(arena, unit, jf_map_byte(JF_MAP_DIRTY, order));
-    arena->dirty[arena->dirty_count++] = (struct jf_dirty_chunk){(uint32_t)unit, order};
+    uint64_t now = arena->young_limit != 0 ? jf_os_clock_coarse_ns() : 0;
+    arena->dirty[arena->dirty_count++] = (struct jf_dirty_chunk){(uint32_t)unit, order, now};
     add_bytes(arena, dirty_size);
-    while (arena->dirty_count != 0 && jf_arena_dirty(arena) > arena->dirty_limit) {
+    jf_dirty_settle(arena);
+}
+
+void jf_dirty_settle(struct jf_arena *arena) {
+    if (jf_arena_dirty(arena) <= arena->dirty_limit) {
+        return;
+    }
+    uint64_t now = arena->young_limit != 0 ? jf_os_clock_coarse_ns() : 0;
+    while (
+        arena->dirty_count != 0 && jf_arena_dirty(arena) > arena->dirty_limit &&
+        (jf_arena_dirty(arena) > arena->young_limit || now - arena->dirty[0].freed_ns > YOUNG_NS)) {
         give_at(arena, 0);
     }
 }
 
-bool jf_dirty_take(struct jf_arena *arena, unsigned order, size_t *ret_unit) {
+/* The lowest chunk of the smallest order from `order` to `most`; dirty_count when there is none. */
+static size_t find(const struct jf_arena *arena, unsigned order, unsigned most) {
     size_t best = arena->dirty_count;
     for (size_t i = 0; i < arena->dirty_count; i++) {
         const struct jf_dirty_chunk *chunk = &arena->dirty[i];
-        if (chunk->order == order &&
-            (best == arena->dirty_count || chunk->unit < arena->dirty[best].unit)) {
+        if (chunk->order < order || chunk->order > most) {
+            continue;
+        }
+        if (best == arena->dirty_count || chunk->order < arena->dirty[best].order ||
+            (chunk->order == arena->dirty[best].order && chunk->unit < arena->dirty[best].unit)) {
             best = i;
         }
     }
-    if (best == arena->dirty_count) {
+    return best;
+}
+
+/* Halves a chunk of the list until its lower part has the order; the upper parts that hold memory stay in the
+ * list, as old as it. False when the list is full before that. */
+static bool split(struct jf_arena *arena, size_t index, unsigned order) {
+    struct jf_dirty_chunk *chunk = &arena->dirty[index];
+    size_t unit = chunk->unit;
+    while (chunk->order > order) {
+        if (arena->dirty_count == JF_ARENA_DIRTY_MAX) {
+            return false;
+        }
+        chunk->order--;
+        size_t upper = unit + ((size_t)1 << chunk->order);
+        size_t half = JF_UNIT_SIZE << chunk->order;
+        size_t stale = arena->units[unit].stale;
+        mark(arena, unit, jf_map_byte(JF_MAP_DIRTY, chunk->order));
+        if (stale <= half) {
+            jf_dirty_merge(arena, upper, chunk->order);
+            continue;
+        }
+        arena->units[unit].stale = half;
+        arena->units[upper].stale = stale - half;
+        mark(arena, upper, jf_map_byte(JF_MAP_DIRTY, chunk->order));
+        for (size_t i = arena->dirty_count++; i > index; i--) {
+            arena->dirty[i] = arena->dirty[i - 1];
+        }
+        chunk[1].unit = (uint32_t)upper;
+    }
+    return true;
+}
+
+bool jf_dirty_take(struct jf_arena *arena, unsigned order, size_t *ret_unit) {
+    size_t found = find(arena, order, order);
+    if (found == arena->dirty_count && jf_arena_dirty(arena) > arena->dirty_limit) {
+        found = find(arena, order, order + SPLIT_ORDERS);
+    }
+    if (found == arena->dirty_count || !split(arena, found, order)) {
         return false;
     }
-    *ret_unit = take_at(arena, best).unit;
+    *ret_unit = take_at(arena, found).unit;
     return true;
 }
 
@@ -172,6 +231,12 @@ size_t jf_arena_purge(struct jf_arena *arena, size_t keep, size_t most_bytes) {
 
 size_t jf_arena_dirty(const struct jf_arena *arena) {
     return atomic_load_explicit(&arena->dirty_bytes, memory_order_relaxed);
+}
+
+void jf_arena_set_young_limit(struct jf_arena *arena, size_t limit) {
+    jf_os_mutex_lock(&arena->mutex);
+    arena->young_limit = limit;
+    jf_os_mutex_unlock(&arena->mutex);
 }
 
 void jf_arena_set_dirty_limit(struct jf_arena *arena, size_t limit) {

@@ -37,6 +37,7 @@ struct jf_unit {
 struct jf_dirty_chunk {
     uint32_t unit;
     uint32_t order;
+    uint64_t freed_ns; /* when; 0 unless there is a limit for young ones */
 };
 
 struct jf_meta_object {
@@ -81,6 +82,7 @@ struct jf_arena {
     /* Guarded by the mutex. */
     _Alignas(64) jf_mutex mutex;
     size_t dirty_limit;
+    size_t young_limit; /* the same while all of them are young */
     size_t dirty_count;
     size_t giving;                                   /* chunks marked JF_MAP_GIVING */
     struct jf_dirty_chunk dirty[JF_ARENA_DIRTY_MAX]; /* oldest first */
@@ -130,8 +132,12 @@ void jf_dirty_merge(struct jf_arena *arena, size_t unit, unsigned order);
  * memory, else into the dirty list, and what is over the limit is given back. Drops the mutex. */
 void jf_dirty_put(struct jf_arena *arena, size_t unit, unsigned order, size_t dirty_size);
 
-/* Takes the lowest dirty chunk of exactly that order. */
+/* Takes the lowest dirty chunk of exactly that order; when more is dirty than may stay so, else the lower part of
+ * one that is a little larger. */
 bool jf_dirty_take(struct jf_arena *arena, unsigned order, size_t *ret_unit);
+
+/* Gives back what is over the limits by now. Drops the mutex. */
+void jf_dirty_settle(struct jf_arena *arena);
 
 /* Gives back the oldest dirty chunk, or waits for another thread that gives one back; false when there
  * is neither. Drops the mutex. */

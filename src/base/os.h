@@ -56,6 +56,10 @@ bool jf_os_move(uintptr_t from, uintptr_t to, size_t size);
 void jf_os_populate(uintptr_t address, size_t size);
 #define JF_OS_HUGE ((uintptr_t)2 << 20)
 
+/* Whether memory that a part of a reserved range, of whole huge pages, gets from now on may come in huge pages;
+ * after jf_os_reserve it may not. Only advice: the system's own setting may forbid them. */
+void jf_os_allow_huge(uintptr_t address, size_t size, bool allow);
+
 /* Gives a whole reservation back. */
 void jf_os_release(uintptr_t address, size_t size);
 
@@ -66,6 +70,9 @@ size_t jf_os_resident(uintptr_t address, size_t size);
 
 /* Monotonic wall clock, nanoseconds. */
 uint64_t jf_os_clock_ns(void);
+
+/* The same to a few milliseconds, for a fraction of the price. The two do not agree to the millisecond. */
+uint64_t jf_os_clock_coarse_ns(void);
 
 /* --- Threads. */
 

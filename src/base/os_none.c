@@ -66,6 +66,12 @@ void jf_os_populate(uintptr_t address, size_t size) {
     (void)size;
 }
 
+void jf_os_allow_huge(uintptr_t address, size_t size, bool allow) {
+    (void)address;
+    (void)size;
+    (void)allow;
+}
+
 void jf_os_release(uintptr_t address, size_t size) {
     (void)address;
     (void)size;
@@ -89,6 +95,10 @@ uint64_t jf_os_clock_ns(void) {
     uint64_t result = passed_us * 1000u;
     jf_port_leave();
     return result;
+}
+
+uint64_t jf_os_clock_coarse_ns(void) {
+    return jf_os_clock_ns();
 }
 
 void jf_os_mutex_init(jf_mutex *mutex) {

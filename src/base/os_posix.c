@@ -203,6 +203,18 @@ void jf_os_populate(uintptr_t address, size_t size) {
 }
 #endif
 
+void jf_os_allow_huge(uintptr_t address, size_t size, bool allow) {
+#if defined(MADV_HUGEPAGE)
+    int saved = errno;
+    madvise((void *)address, size, allow ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    errno = saved;
+#else
+    (void)address;
+    (void)size;
+    (void)allow;
+#endif
+}
+
 void jf_os_release(uintptr_t address, size_t size) {
     int saved = errno;
     unmap(address, size);
@@ -233,6 +245,16 @@ uint64_t jf_os_clock_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t jf_os_clock_coarse_ns(void) {
+#if defined(CLOCK_MONOTONIC_COARSE)
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+#else
+    return jf_os_clock_ns();
+#endif
 }
 
 void jf_os_mutex_init(jf_mutex *mutex) {
