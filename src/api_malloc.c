@@ -39,12 +39,21 @@ static unsigned mode_from_environment(void) {
     return mode | (jf_profile_start(jf_os_environment("JEFF_PROFILE")) ? JF_MODE_PROFILE : 0);
 }
 
+static bool huge_pages_from_environment(void) {
+    const char *value = jf_os_environment("JEFF_HUGE_PAGES");
+    return value == NULL || value[0] != '0' || value[1] != '\0';
+}
+
 static bool start(void) {
     struct jf_window *window = jf_api_start_window();
     if (window == NULL)
         return false;
     jf_os_mutex_lock(&jf_api.mutex);
-    bool ready = jf_malloc_units() != 0 || jf_malloc_open(window->arena, mode_from_environment());
+    bool ready = jf_malloc_units() != 0;
+    if (!ready) {
+        jf_malloc.huge_pages = huge_pages_from_environment();
+        ready = jf_malloc_open(window->arena, mode_from_environment());
+    }
     jf_os_mutex_unlock(&jf_api.mutex);
     return ready;
 }
@@ -107,6 +116,7 @@ int jeff_malloc_trim(size_t pad) {
     struct jf_cache *cache = jf_cache_get();
     if (cache != NULL)
         jf_cache_trim(cache);
+    jf_orphan_trim();
     jf_os_mutex_lock(&jf_malloc.mutex);
     given = jf_central_trim();
     jf_os_mutex_unlock(&jf_malloc.mutex);

@@ -146,6 +146,55 @@ TEST(MallocThreads, MemoryOfEndedThreadsIsUsedAgain) {
         jeff_free(block);
 }
 
+TEST(MallocThreads, TheNextThreadGoesOnWhereOneHasEnded) {
+    void *first = nullptr;
+    void *second = nullptr;
+    std::thread([&first] { jeff_free(first = jeff_malloc(777)); }).join();
+    std::thread([&second] { jeff_free(second = jeff_malloc(777)); }).join();
+    EXPECT_EQ(first, second);
+}
+
+TEST(MallocThreads, WhatAnEndedThreadLeftIsTakenBeforeFreshMemory) {
+    constexpr size_t count = 20000;
+    jeff_malloc_trim(0);
+    std::vector<void *> kept;
+    std::thread([&kept] {
+        std::vector<void *> blocks;
+        for (size_t i = 0; i < count; i++)
+            blocks.push_back(jeff_malloc(300));
+        for (size_t i = 0; i < count; i++)
+            if (i % 50 == 0)
+                kept.push_back(blocks[i]); /* so that no span is empty */
+            else
+                jeff_free(blocks[i]);
+    }).join();
+    size_t spans = jf_malloc.span_count;
+    size_t units = jf_malloc.used_units;
+    for (size_t i = 0; i < count - kept.size() - 300; i++) {
+        kept.push_back(jeff_malloc(300));
+        ASSERT_NE(kept.back(), nullptr);
+    }
+    EXPECT_LE(jf_malloc.span_count, spans + 2);
+    EXPECT_LE(jf_malloc.used_units, units + 2);
+    for (void *block : kept)
+        jeff_free(block);
+}
+
+TEST(MallocThreads, TrimmingGivesBackWhatEndedThreadsLeft) {
+    jeff_malloc_trim(0);
+    size_t spans = jf_malloc.span_count;
+    for (int i = 0; i < 3; i++)
+        std::thread([] {
+            std::vector<void *> blocks;
+            for (size_t size = 16; size < 8000; size += 16)
+                blocks.push_back(jeff_malloc(size));
+            for (void *block : blocks)
+                jeff_free(block);
+        }).join();
+    jeff_malloc_trim(0);
+    EXPECT_LE(jf_malloc.span_count, spans);
+}
+
 pthread_key_t late_key;
 
 // Called again and again by the C library, up to its limit, after the facade's own destructor too.

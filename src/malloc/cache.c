@@ -12,7 +12,11 @@ enum {
     BIN_MEDIUM_BYTES = 256 << 10,
     BIN_MEDIUM_MAX = 8,
     CARVE_BYTES = 4096, /* carved at a time: cells on the same page */
+    IDLE_MAX = 4,       /* caches of ended threads that are left as they are */
+    STEADY_SPANS = 4,   /* of a class, in use: it grows, and the next one will fill up too */
 };
+
+#define YOUNG_BYTES ((size_t)64 << 20) /* of the arena's freed chunks */
 
 _Static_assert(sizeof(struct jf_cell) <= 16, "the smallest cell holds it");
 
@@ -284,14 +288,41 @@ static void *carve(struct jf_bin *bin, struct jf_span *span) {
     return first;
 }
 
+static bool has_orphans(unsigned number) {
+    uint64_t word = __atomic_load_n(&jf_malloc.orphans[number / 64], __ATOMIC_RELAXED);
+    return (word >> (number % 64) & 1) != 0;
+}
+
+static void retire(struct jf_cache *cache);
+
+static void set_idle(struct jf_cache *cache, bool idle) {
+    size_t change = idle ? 1 : (size_t)0 - 1;
+    cache->in_use = !idle;
+    cache->idle = idle;
+    __atomic_store_n(&jf_malloc.idle_caches, jf_malloc.idle_caches + change, __ATOMIC_RELAXED);
+}
+
+/* One that an ended thread has left, in use from now on; NULL when there is none. The central mutex is held. */
+static struct jf_cache *take_idle(void) {
+    struct jf_cache *cache = jf_malloc.idle_caches != 0 ? jf_malloc.caches : NULL;
+    while (cache != NULL && !cache->idle)
+        cache = cache->next;
+    if (cache != NULL)
+        set_idle(cache, false);
+    return cache;
+}
+
 /* Takes over a span of the class that an ended thread has left. */
 static bool adopt(struct jf_cache *cache, unsigned number) {
     struct jf_cache *orphanage = jf_malloc.orphanage;
-    uint64_t word = __atomic_load_n(&jf_malloc.orphans[number / 64], __ATOMIC_RELAXED);
     bool mail = __atomic_load_n(&orphanage->inbox, __ATOMIC_RELAXED) != NULL;
-    if (is_orphanage(cache) || (!mail && (word >> (number % 64) & 1) == 0))
+    bool idle = __atomic_load_n(&jf_malloc.idle_caches, __ATOMIC_RELAXED) != 0;
+    if (is_orphanage(cache) || (!mail && !idle && !has_orphans(number)))
         return false;
     jf_os_mutex_lock(&jf_malloc.mutex);
+    struct jf_cache *left = has_orphans(number) ? NULL : take_idle();
+    if (left != NULL)
+        retire(left);
     if (mail)
         send_list(orphanage, __atomic_exchange_n(&orphanage->inbox, NULL, __ATOMIC_ACQUIRE));
     struct jf_span *span = orphanage->spans.partial[number];
@@ -304,6 +335,19 @@ static bool adopt(struct jf_cache *cache, unsigned number) {
     return span != NULL;
 }
 
+/* Whether a few spans of the class are full: a page fault less for each page of the next one is worth more than
+ * the pages that it may not need. */
+static bool grows_steadily(const struct jf_cache *cache, unsigned number) {
+    const struct jf_span *first = cache->spans.full[number];
+    const struct jf_span *span = first;
+    unsigned count = 0;
+    while (span != NULL && count < STEADY_SPANS) {
+        count++;
+        span = span->next != first ? span->next : NULL;
+    }
+    return count == STEADY_SPANS;
+}
+
 static bool add_fresh_span(struct jf_cache *cache, unsigned number) {
     lock_central(cache);
     struct jf_span *span = jf_central_take(number);
@@ -312,6 +356,8 @@ static bool add_fresh_span(struct jf_cache *cache, unsigned number) {
         return false;
     __atomic_store_n(&span->owner, cache, __ATOMIC_RELEASE);
     add_span(cache, span, JF_SPAN_PARTIAL);
+    if (span->zero && number <= JF_CLASS_SMALL_LAST && grows_steadily(cache, number))
+        jf_os_populate(span->start, JF_UNIT_SIZE);
     return true;
 }
 
@@ -439,16 +485,15 @@ static void at_thread_exit(void) {
     if (cache == NULL)
         return;
     jf_os_mutex_lock(&jf_malloc.mutex);
-    retire(cache);
+    if (jf_malloc.idle_caches < IDLE_MAX)
+        set_idle(cache, true);
+    else
+        retire(cache);
     jf_os_mutex_unlock(&jf_malloc.mutex);
 }
 
-struct jf_cache *jf_cache_get(void) {
-    if (RM_LIKELY(own != NULL))
-        return own;
-    if (ended || (jf_malloc_units() == 0 && !jf_malloc.start()))
-        return NULL;
-    jf_os_mutex_lock(&jf_malloc.mutex);
+/* An empty one, in use from now on; NULL without memory. The central mutex is held. */
+static struct jf_cache *unused_cache(void) {
     struct jf_cache *cache = jf_malloc.caches;
     while (cache != NULL && cache->in_use)
         cache = cache->next;
@@ -461,6 +506,18 @@ struct jf_cache *jf_cache_get(void) {
     }
     if (cache != NULL)
         cache->in_use = true;
+    return cache;
+}
+
+struct jf_cache *jf_cache_get(void) {
+    if (RM_LIKELY(own != NULL))
+        return own;
+    if (ended || (jf_malloc_units() == 0 && !jf_malloc.start()))
+        return NULL;
+    jf_os_mutex_lock(&jf_malloc.mutex);
+    struct jf_cache *cache = take_idle();
+    if (cache == NULL)
+        cache = unused_cache();
     jf_os_mutex_unlock(&jf_malloc.mutex);
     own = cache;
     if (cache != NULL) {
@@ -507,6 +564,14 @@ void jf_cache_trim(struct jf_cache *cache) {
     end(cache);
 }
 
+void jf_orphan_trim(void) {
+    jf_os_mutex_lock(&jf_malloc.mutex);
+    for (struct jf_cache *left = take_idle(); left != NULL; left = take_idle())
+        retire(left);
+    jf_cache_trim(jf_malloc.orphanage);
+    jf_os_mutex_unlock(&jf_malloc.mutex);
+}
+
 /* ------------------------------------------------------------------------------------- start, fork */
 
 static bool open_map(struct jf_arena *arena) {
@@ -538,6 +603,7 @@ bool jf_malloc_open(struct jf_arena *arena, unsigned mode) {
     jf_malloc.key = (uintptr_t)jf_os_random();
     jf_malloc.seal = (uintptr_t)jf_os_random() | 1; /* not 0: a cleared cell is not a free one */
     jf_malloc.mode = mode;
+    jf_arena_set_young_limit(arena, YOUNG_BYTES);
     __atomic_store_n(&jf_malloc.units, jf_arena_size(arena) >> JF_UNIT_SHIFT, __ATOMIC_RELEASE);
     return true;
 }

@@ -16,8 +16,10 @@
  *
  * Every span is owned by one cache. The owner alone touches its free list. A bin that is full sends the
  * older half of its cells home: into the spans that the cache owns, and chains of the others with one
- * compare-and-swap into their owner's inbox, which the owner empties when it looks for cells. Caches of
- * threads that have ended give their spans to one cache, the orphanage, where any thread takes them.
+ * compare-and-swap into their owner's inbox, which the owner empties when it looks for cells. The cache of a
+ * thread that has ended waits as it is, idle, for the next thread. A few may wait; the others, and any of them
+ * when a living thread is about to take a fresh span, give their spans to one cache, the orphanage, where
+ * any thread takes them.
  *
  *   span.carved - span.free_count = cells that are live, in bins or in inboxes
  *
@@ -105,6 +107,7 @@ struct jf_cache {
     struct jf_cell *inbox; /* cells that others have freed; atomic */
     uint32_t busy;
     bool in_use;           /* a living thread has it; central mutex */
+    bool idle;             /* an ended thread has left it as it was; central mutex */
     struct jf_cache *next; /* all caches; central mutex */
     struct jf_spans spans;
     struct jf_quarantine *quarantine;
@@ -130,6 +133,9 @@ struct jf_huge {
     unsigned order;
     unsigned order_least; /* what its alignment needs */
     bool area;            /* as JF_CELL_AREA */
+    /* The part of its memory, from the start of the chunk, that is allowed to come in huge pages; a
+     * mapping of its own as long as it is. */
+    size_t allowed_from, allowed_to;
 };
 
 /* Ways of working that leave the fast paths. */
@@ -153,6 +159,8 @@ struct jf_malloc {
     bool shrunk; /* a cell was kept for a smaller size because there was no memory for another */
     uint64_t map_open[JF_MAP_STEPS / 64];
     size_t huge_bytes, huge_count; /* atomic */
+    size_t huge_allowed;           /* blocks with such a part; atomic */
+    bool huge_pages;               /* as the environment wants it */
 
     jf_mutex mutex __attribute__((aligned(64))); /* the central mutex */
     struct jf_segment *all_segments;
@@ -162,6 +170,7 @@ struct jf_malloc {
     struct jf_cache *caches;
     struct jf_cache *unfinished; /* got, but for its bins */
     struct jf_cache *orphanage;
+    size_t idle_caches; /* read by anybody */
     size_t segment_count, span_count, empty_segments;
     size_t used_units, dirty_units; /* of all segments */
     uint64_t
@@ -216,6 +225,8 @@ void *jf_orphan_take(unsigned number, bool *ret_zero);
 void jf_orphan_put(unsigned number, void *cell);
 /* Empties the calling thread's bins and inbox, and gives back spans that are empty then. */
 void jf_cache_trim(struct jf_cache *cache);
+/* The same with what ended threads have left. */
+void jf_orphan_trim(void);
 
 void jf_malloc_fork_prepare(void);
 void jf_malloc_fork_parent(void);
@@ -223,6 +234,7 @@ void jf_malloc_fork_child(void);
 
 /* --- huge.c: blocks with a chunk of their own */
 
+/* With address space for `room` bytes, if there is so much. */
 void *jf_huge_alloc(size_t size, size_t room, size_t alignment, bool *ret_zero);
 void jf_huge_free(struct jf_huge *huge);
 /* Changes the size where it lies; false when that cannot be. */
