@@ -43,16 +43,6 @@ enum jf_blocks_resize jf_blocks_resize(rmhandle_t handle, size_t size, size_t ro
     }
 }
 
-bool jf_blocks_begin_exchange(rmhandle_t handle, const void *payload, size_t size,
-                              struct jf_exchange *ret_exchange) {
-    struct jf_window *window = jf_api_window();
-    if (!JF_HAS_GROWING || window == NULL)
-        return false;
-    uint32_t index = jf_handle_index(&window->space, handle);
-    return index != 0 &&
-           jf_grow_begin_exchange(window, index, (uintptr_t)payload, size, ret_exchange);
-}
-
 size_t jf_blocks_size(rmhandle_t handle, const void *payload) {
     struct jf_home home;
     struct jf_window *window = JF_HAS_GROWING ? jf_api_window() : NULL;

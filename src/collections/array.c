@@ -176,27 +176,6 @@ static bool reopen(struct jf_array *open) {
     return true;
 }
 
-/* Gives an array that is held by a read section a block of so many bytes at another place, without a lock. False,
- * and nothing has changed, when it takes more than that. */
-static bool exchange(struct jf_array *open, size_t bytes) {
-    struct jf_exchange exchange;
-    size_t stride;
-    if (!JF_HAS_GROWING || !open->section || !jf_block_stride(bytes, &stride) ||
-        (uintptr_t)open->elements % JF_UNIT_SIZE == 0 ||
-        !jf_blocks_begin_exchange(rmarray_handle(open->array), open->elements,
-                                  stride - JF_HEADER_SIZE, &exchange))
-        return false;
-    struct jf_array before = *open;
-    open->elements = (unsigned char *)exchange.to;
-    open->size = stride - JF_HEADER_SIZE;
-    memcpy(open->elements, before.elements, open->length * open->element_size);
-    jf_array_set_length(open, open->length);
-    if (jf_grow_end_exchange(&exchange))
-        return true;
-    *open = before;
-    return false;
-}
-
 static enum jf_blocks_resize resize_block(const struct jf_array *open, size_t size, bool in_need) {
     return jf_blocks_resize(rmarray_handle(open->array), size, room_for(open, size), in_need,
                             open->call);
@@ -228,8 +207,6 @@ static bool resize_area(struct jf_array *open, size_t bytes, size_t more) {
 bool jf_array_resize_to(struct jf_array *open, size_t bytes, size_t more) {
     if (open->array == NULL)
         return resize_area(open, bytes, more);
-    if (exchange(open, more > bytes ? more : bytes))
-        return true;
     const struct jf_heap *heap = (struct jf_heap *)rmheap_of(rmarray_handle(open->array));
     size_t least = whole_block(heap, bytes);
     size_t most = more > bytes ? whole_block(heap, more) : least;

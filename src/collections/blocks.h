@@ -32,11 +32,6 @@ enum jf_blocks_resize {
 enum jf_blocks_resize jf_blocks_resize(rmhandle_t handle, size_t size, size_t room, bool in_need,
                                        const char *call);
 
-/* As jf_grow_begin_exchange: a new place for a block that a read section holds, which is no large one and no
- * element of a pool. Ended by jf_grow_end_exchange. */
-bool jf_blocks_begin_exchange(rmhandle_t handle, const void *payload, size_t size,
-                              struct jf_exchange *ret_exchange);
-
 /* Of a locked block, by its payload. */
 size_t jf_blocks_size(rmhandle_t handle, const void *payload);
 

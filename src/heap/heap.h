@@ -445,21 +445,6 @@ void jf_grow_freed(struct jf_window *window, uint32_t index, jf_word word);
 /* `room`: address space that the block is to have for growing where it lies; 0 = no more than it needs. */
 bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, size_t room,
                     bool in_place);
-/* A block's new place while its entry goes on naming the old one. */
-struct jf_exchange {
-    struct jf_thread *thread;
-    jf_word *entry;
-    jf_word word;       /* as it was at the beginning */
-    uintptr_t from, to; /* payloads */
-};
-/* Room of `size` bytes for the block at `payload`, which a read section of the calling thread keeps there and whose
- * contents nobody else changes meanwhile. The caller writes the new contents to `to`, calls nothing else, and ends it.
- * False when anything is out of the ordinary: the block is locked or large or may grow where it lies, there is no room
- * at hand. jf_grow_resize takes it from there. */
-bool jf_grow_begin_exchange(struct jf_window *window, uint32_t index, uintptr_t payload,
-                            size_t size, struct jf_exchange *ret_exchange);
-/* Makes the entry name the new place; false, and the block is where it was, when the entry has changed. */
-bool jf_grow_end_exchange(struct jf_exchange *exchange);
 /* The heap that a payload address of the window belongs to; NULL when to none. */
 struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload);
 /* What stands for a purged block's address, in grains: the heap's id and the block's alignment. */

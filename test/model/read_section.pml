@@ -6,8 +6,6 @@
  *
  * FENCED                  correct too: rmread_begin has a fence of its own, the compactor no membarrier
  * CLAIM_RESIZING          correct too: the mark is RESIZING; readers and lockers that meet it wait
- * EXCHANGE                correct too: reader 1 gives the block, which is its own to change, another place within
- *                         its section, by a compare-and-swap of the LIVE word; reader 0 is elsewhere
  * SIGNAL                  correct too: reader 0 alone, and a signal handler that opens a section within,
  *                         or between two steps of opening or closing, the reader's own
  * NO_BARRIER              broken: the counters are read without the fence
@@ -18,8 +16,6 @@
  * DEREF_IGNORES_MOVING    broken: a deref takes the address and leaves the mark
  * DEREF_OLD_ADDRESS       broken: a deref whose abort came too late uses the address it read first
  * DEREF_FETCH_AND         broken: a deref takes the mark away without comparing the word
- * EXCHANGE EXCHANGE_OUTSIDE  broken: it does so without a section
- * EXCHANGE EXCHANGE_IGNORES_STATE  broken: it takes a MOVING word for one that may be exchanged
  * SIGNAL SEQUENCE_PLUS    broken: the outermost section steps the counter by one instead of making it
  *                         odd and even
  */
@@ -208,52 +204,6 @@ proctype reader(byte id) {
     done++
 }
 
-#ifdef EXCHANGE
-/* Copies the block to a place of its own, and makes the word name that. */
-proctype exchanger(byte id) {
-    byte own, value, depth, from;
-    short seen, old;
-    bool ok;
-
-#ifndef EXCHANGE_OUTSIDE
-    open_section();
-#endif
-    d_step {
-        old = word;
-#ifdef EXCHANGE_IGNORES_STATE
-        ok = (COUNT(old) == 0 && (STATE(old) == LIVE || STATE(old) == MOVING));
-#else
-        ok = (COUNT(old) == 0 && STATE(old) == LIVE);
-#endif
-        from = ADDRESS(old);
-#ifndef EXCHANGE_OUTSIDE
-        if
-        :: ok -> held[id] = from
-        :: else
-        fi
-#endif
-    };
-    if
-    :: ok ->
-        memory[3] = memory[from];
-        d_step {
-            cas(word, old, WORD(0, GEN(old), 3, LIVE), seen, ok);
-            if
-            :: ok -> memory[from] = 2
-            :: else
-            fi;
-            held[id] = 0
-        }
-    :: else
-    fi;
-#ifndef EXCHANGE_OUTSIDE
-    close_section();
-#endif
-    atomic { seen = 0; old = 0; ok = 0; from = 0 };
-    done++
-}
-#endif
-
 proctype store_buffer(byte id) {
 end:
     do
@@ -301,7 +251,7 @@ inline claim() {
 /* Commits the move, or empties the block for good; ok = done. */
 inline commit() {
     from = ADDRESS(old);
-    to = (from == 3 -> 1 : 3 - from);
+    to = 3 - from;
     memory[to] = memory[from];
     if
     :: next = WORD(0, GEN(old), to, LIVE)
@@ -409,14 +359,6 @@ init {
     atomic {
         memory[1] = 1;
         registered[0] = true;
-#ifdef EXCHANGE
-        done = 1;
-        run exchanger(1);
-        run store_buffer(0);
-        run compactor();
-        run store_buffer(1);
-        run locker()
-#else
         run reader(0);
         run store_buffer(0);
         run compactor();
@@ -427,11 +369,7 @@ init {
         run store_buffer(1);
         run locker()
 #endif
-#endif
     };
     done == READERS + 2;
-#ifdef EXCHANGE
-    assert(STATE(word) == PURGED || memory[ADDRESS(word)] == 1);
-#endif
     assert(COUNT(word) == 0 && (STATE(word) == LIVE || STATE(word) == PURGED))
 }
