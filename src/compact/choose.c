@@ -6,7 +6,7 @@
 enum {
     WASTE_MIN = 2 << JF_PAGE_SHIFT, /* bytes of dead memory below which a region is left alone */
     WASTE_SHARE = 32,               /* and below this part of its memory */
-    BUDDY_BINS = 4,                 /* a buddy may be denser by this much */
+    NEIGHBOUR_BINS = 4,             /* a neighbour may be denser by this much */
 };
 
 static size_t waste(const struct jf_region *region) {
@@ -22,16 +22,23 @@ bool jf_choose_is_sparse(const struct jf_region *region) {
     return dead >= WASTE_MIN && dead * WASTE_SHARE >= jf_region_committed(region);
 }
 
-/* The other half of the pair of regions that `last` is of, if it is about as sparse as the sparsest. */
-static struct jf_region *sparse_buddy(const struct jf_grow *grow, const struct jf_heap *heap,
-                                      uintptr_t last) {
-    struct jf_chunk chunk = jf_arena_find(grow->window->arena, last ^ JF_REGION_SIZE);
+/* The region that begins there, if it is about as sparse as the sparsest. */
+static struct jf_region *sparse_at(const struct jf_heap *heap, uintptr_t start) {
+    const struct jf_grow *grow = &heap->u.grow;
+    struct jf_chunk chunk = jf_arena_find(grow->window->arena, start);
     struct jf_region *region = chunk.owner;
-    if (last == 0 || chunk.kind != JF_CHUNK_REGION || region->heap != heap ||
-        region->state != JF_REGION_LISTED)
+    if (chunk.kind != JF_CHUNK_REGION || region->heap != heap || region->state != JF_REGION_LISTED)
         return NULL;
-    bool sparse = region->bin <= jf_bits_lowest(grow->bin_mask) + BUDDY_BINS;
+    bool sparse = region->bin <= jf_bits_lowest(grow->bin_mask) + NEIGHBOUR_BINS;
     return sparse && jf_choose_is_sparse(region) ? region : NULL;
+}
+
+/* A neighbour of the region that begins at `last`: its buddy, else the one behind the two. */
+static struct jf_region *sparse_neighbour(const struct jf_heap *heap, uintptr_t last) {
+    if (last == 0)
+        return NULL;
+    struct jf_region *buddy = sparse_at(heap, last ^ JF_REGION_SIZE);
+    return buddy != NULL ? buddy : sparse_at(heap, (last | JF_REGION_SIZE) + JF_REGION_SIZE);
 }
 
 struct jf_region *jf_choose_source(struct jf_heap *heap, uintptr_t last, unsigned most,
@@ -41,7 +48,7 @@ struct jf_region *jf_choose_source(struct jf_heap *heap, uintptr_t last, unsigne
     jf_os_mutex_lock(&grow->window->mutex);
     grow->window->keep_empty = true;
     jf_window_relist_locked(grow->window);
-    struct jf_region *chosen = sparse_buddy(grow, heap, last);
+    struct jf_region *chosen = sparse_neighbour(heap, last);
     while (chosen == NULL && grow->bin_mask != 0) {
         struct jf_region *region = grow->bins[jf_bits_lowest(grow->bin_mask)];
         if (jf_choose_is_sparse(region)) {
@@ -127,6 +134,27 @@ void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling, boo
 bool jf_choose_filling_is_sparse(const struct jf_region *filling, size_t filled) {
     size_t live = jf_region_live_bytes(filling);
     return live + JF_REGION_SIZE / JF_REGION_BINS <= filled && jf_choose_is_sparse(filling);
+}
+
+struct jf_region *jf_choose_to_fill(struct jf_heap *heap, unsigned count) {
+    struct jf_grow *grow = &heap->u.grow;
+    struct jf_region *chosen = NULL;
+    jf_os_mutex_lock(&grow->window->mutex);
+    jf_window_relist_locked(grow->window);
+    unsigned sparse = 0, most = 2 * count;
+    for (uint64_t bins = grow->bin_mask; bins != 0 && most != 0; bins &= bins - 1)
+        for (struct jf_region *region = grow->bins[jf_bits_lowest(bins)];
+             region != NULL && most != 0; region = region->next, most--) {
+            sparse += jf_choose_is_sparse(region);
+            if (jf_region_committed(region) == JF_REGION_SIZE && jf_choose_is_sparse(region))
+                chosen = region;
+        }
+    if (sparse < count)
+        chosen = NULL;
+    if (chosen != NULL)
+        jf_region_set_state(chosen, JF_REGION_HELD);
+    jf_os_mutex_unlock(&grow->window->mutex);
+    return chosen;
 }
 
 bool jf_choose_has_listed(struct jf_heap *heap) {

@@ -4,11 +4,13 @@
  *
  * Places to move to, best first:
  *   pocket  a hole in pages that stay anyway, because a block there is locked (or stays for another
- *           reason); kept by size in bins, linked through the hole's second word
+ *           reason); kept by size in bins, linked through the hole's second word. A cycle with much to do
+ *           begins with those of a region whose blocks all stay: they have their memory, fresh pages do not
  *   gap     whole pages vacated by earlier moves, between blocks that stay; used in the order they came
  *           about, so blocks go to the lowest addresses first. More than some is given back at once.
  *   empty   a whole region vacated; a few are kept, so that those given back are mostly neighbours: the
- *           system takes two MiB that begin at a multiple of their size in less time than one
+ *           system takes two MiB that begin at a multiple of their size in less time than one, and after
+ *           each time the processor's memory of the page tables is gone
  *   fresh   a new region, when there is neither: so a compaction needs about one region of memory
  */
 #ifndef JEFF_COMPACT_COMPACTOR_H
@@ -18,10 +20,11 @@
 
 enum {
     JF_GAPS_MAX = 64,
-    JF_GAPS_KEEP = 2 << 20, /* bytes of gaps that keep their memory */
-    JF_EMPTY_KEEP = 3,      /* vacated regions that are kept to be filled; */
-    JF_EMPTY_MAX = 8,       /* most of them, where there was no time to give one back */
-    JF_POCKET_BINS = 10,    /* pockets of 16 << bin .. bytes */
+    JF_GAPS_KEEP = 2 << 20,  /* bytes of gaps that keep their memory */
+    JF_EMPTY_KEEP = 3,       /* vacated regions that are kept to be filled; */
+    JF_EMPTY_KEEP_LONG = 24, /* without a time limit, when all is given back in the same call */
+    JF_EMPTY_MAX = 32,       /* most of them, where there was no time to give some back */
+    JF_POCKET_BINS = 10,     /* pockets of 16 << bin .. bytes */
     JF_POCKET_MIN = 32,
     JF_BATCH_BLOCKS = 512, /* most blocks looked at in a step */
     JF_BATCH_BYTES = 64 << 10,
@@ -73,6 +76,7 @@ struct jf_compactor {
     uintptr_t run;                         /* start of the free run that ends at the cursor */
     uint64_t pinned[JF_REGION_PAGES / 64]; /* pages of the source with a block that cannot move */
     bool any_pinned;
+    bool in_place;    /* the source's blocks stay, its holes are to be filled */
     uint32_t witness; /* entry of a block that was locked in the source */
     uintptr_t
         last_source; /* where the region began that was walked last; 0: none, or its buddy was too */
@@ -87,6 +91,7 @@ struct jf_compactor {
     uintptr_t pockets[JF_POCKET_BINS];
     uint32_t pocket_mask;
     bool in_cycle; /* a cycle has begun and not ended */
+    bool begun;    /* and a region to begin with was looked for */
     bool starved;  /* a block stayed in this cycle because there was no room to move it to */
     uint64_t committed_before; /* the heap's committed bytes when the cycle began */
     uint64_t give_ns;  /* what giving back a region, or two, takes on this machine at most */
@@ -135,8 +140,8 @@ size_t jf_gaps_add_run(struct jf_compactor *compactor, struct jf_region *region,
 /* Keeps a region that is empty now, to be filled or given back. There are less than JF_EMPTY_MAX. */
 void jf_gaps_add_region(struct jf_compactor *compactor, struct jf_region *region);
 
-/* Gives back one of the empty regions, or two that are buddies; returns bytes. There is one. */
-size_t jf_gaps_give_region(struct jf_heap *heap, struct jf_compactor *compactor);
+/* Gives back empty regions that are neighbours, at most `most` of them; returns bytes. There is one. */
+size_t jf_gaps_give_regions(struct jf_heap *heap, struct jf_compactor *compactor, unsigned most);
 
 /* Gives back the oldest gap, of which there is one; returns bytes. */
 size_t jf_gaps_give_one(struct jf_compactor *compactor);
@@ -157,9 +162,9 @@ bool jf_collect(struct jf_compaction *compaction, bool *ret_left);
 /* Whether moving the region's blocks elsewhere would free enough memory to be worth it. */
 bool jf_choose_is_sparse(const struct jf_region *region);
 
-/* The sparsest region that is worth it, HELD now; NULL when there is none. The buddy of the region that begins
- * at `last` (0: none) goes before those that are hardly sparser: two buddies are given back in one go. Dense ones
- * met on the way are settled. Takes the window's mutex. Looks at no more than `most` regions; *ret_more says
+/* The sparsest region that is worth it, HELD now; NULL when there is none. A neighbour of the region that
+ * begins at `last` (0: none) goes before those that are hardly sparser: neighbours are given back in one go. Dense
+ * ones met on the way are settled. Takes the window's mutex. Looks at no more than `most` regions; *ret_more says
  * that it stopped for that. */
 struct jf_region *jf_choose_source(struct jf_heap *heap, uintptr_t last, unsigned most,
                                    bool *ret_more);
@@ -180,6 +185,10 @@ void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling, boo
 /* Whether so much was freed in the region being filled, which had `filled` live bytes, that it is to be walked
  * itself. */
 bool jf_choose_filling_is_sparse(const struct jf_region *filling, size_t filled);
+
+/* When at least `count` regions are worth it: one of them that has all its memory, HELD now; else NULL. Takes the
+ * window's mutex. O(count). */
+struct jf_region *jf_choose_to_fill(struct jf_heap *heap, unsigned count);
 
 /* Whether a region is listed, whether one is stuck. Take the window's mutex. */
 bool jf_choose_has_listed(struct jf_heap *heap);

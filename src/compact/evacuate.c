@@ -17,6 +17,7 @@ enum {
     GIVE_NS_MAX = 640000, /* and what it is not thought to take, however long it once took */
     STEPS_PER_BLOCK = 4,  /* dead blocks and holes passed over cost less than blocks moved */
     LOOKS_PER_MOVE = 3,   /* headers looked at ahead with every block moved: more than there are */
+    MANY_REGIONS = 8,     /* that a cycle has to empty for one to be filled as it is */
     GROUP_BLOCKS = 64,    /* blocks that move together where no reader has to be asked for */
     BLOCK_NS = 130,       /* most that looking at and moving one block takes, without its bytes */
     BYTE_NS_KIB = 900,    /* most that moving 1 KiB takes, destination's page faults included */
@@ -287,20 +288,21 @@ static void end_source(struct jf_compaction *compaction, struct jf_compactor *co
         compaction->result.bytes_released +=
             jf_gaps_add_run(compactor, region, compactor->run, compactor->cursor);
     compactor->source = NULL;
+    compactor->in_place = false;
 }
 
 static void begin_source(struct jf_heap *heap, struct jf_compactor *compactor,
-                         struct jf_region *region) {
+                         struct jf_region *region, bool in_place) {
     region->walked_call = heap->calls;
     region->starved = false;
     region->settled_live = 0;
     compactor->source = region;
     compactor->cursor = compactor->run = jf_region_first(region);
     compactor->witness = 0;
-    bool second = (region->start ^ JF_REGION_SIZE) == compactor->last_source;
-    compactor->last_source = second ? 0 : region->start;
-    memset(compactor->pinned, 0, sizeof compactor->pinned);
-    compactor->any_pinned = false;
+    compactor->last_source = region->start;
+    /* as if each page had a locked block */
+    compactor->in_place = compactor->any_pinned = in_place;
+    memset(compactor->pinned, in_place ? 0xff : 0, sizeof compactor->pinned);
     if (jf_region_live_bytes(region) == 0)
         compactor->cursor = jf_region_last(region); /* all dead: nothing to look at */
 }
@@ -376,6 +378,7 @@ static void let_go_of_sparse_filling(struct jf_heap *heap, struct jf_compactor *
 
 static void begin_cycle(struct jf_heap *heap, struct jf_compactor *compactor) {
     compactor->in_cycle = true;
+    compactor->begun = false;
     compactor->starved = false;
     compactor->committed_before = jf_word_load(&heap->u.grow.committed);
     let_go_of_sparse_filling(heap, compactor);
@@ -429,24 +432,36 @@ static bool affords_giving(const struct jf_budget *budget, const struct jf_compa
            (budget->total_ns != 0 && left_ns >= budget->total_ns / 2);
 }
 
-static void give_region(struct jf_compaction *compaction, struct jf_compactor *compactor) {
+/* Two at a time where time is short: the system takes such a pair as quickly as one of them. */
+static void give_regions(struct jf_compaction *compaction, struct jf_compactor *compactor) {
+    bool limited = compaction->budget.total_ns != 0;
     uint64_t start = jf_os_clock_ns();
-    compaction->result.bytes_released += jf_gaps_give_region(compaction->heap, compactor);
-    learn(&compactor->give_ns, start);
+    compaction->result.bytes_released +=
+        jf_gaps_give_regions(compaction->heap, compactor, limited ? 2 : JF_EMPTY_MAX);
+    if (limited)
+        learn(&compactor->give_ns, start);
+}
+
+/* Chooses what to empty next; before the first in a cycle, what is filled as it is. */
+static enum step begin_next_source(struct jf_heap *heap, struct jf_compactor *compactor) {
+    bool more = false;
+    struct jf_region *region = NULL;
+    if (!compactor->begun)
+        region = jf_choose_to_fill(heap, MANY_REGIONS);
+    compactor->begun = true;
+    bool in_place = region != NULL;
+    if (region == NULL)
+        region = jf_choose_source(heap, compactor->last_source, REGIONS_AT_A_TIME, &more);
+    if (region != NULL)
+        begin_source(heap, compactor, region, in_place);
+    return region != NULL || more ? STEP_MORE : STEP_DONE;
 }
 
 /* Goes on with the source; or chooses one. STEP_DONE: there is none. */
 static enum step do_source_step(struct jf_compaction *compaction, struct jf_compactor *compactor,
                                 uint64_t left_ns) {
-    struct jf_heap *heap = compaction->heap;
-    if (compactor->source == NULL) {
-        bool more;
-        struct jf_region *region =
-            jf_choose_source(heap, compactor->last_source, REGIONS_AT_A_TIME, &more);
-        if (region != NULL)
-            begin_source(heap, compactor, region);
-        return region != NULL || more ? STEP_MORE : STEP_DONE;
-    }
+    if (compactor->source == NULL)
+        return begin_next_source(compaction->heap, compactor);
     if (compactor->cursor < jf_region_last(compactor->source)) {
         do_batch(compaction, compactor, left_ns);
         return STEP_MORE;
@@ -462,8 +477,9 @@ static enum step do_step(struct jf_compaction *compaction, struct jf_compactor *
                          uint64_t left_ns) {
     struct jf_heap *heap = compaction->heap;
     bool affords = affords_giving(&compaction->budget, compactor, left_ns);
-    if (compactor->empty_count > JF_EMPTY_KEEP && affords) {
-        give_region(compaction, compactor);
+    unsigned keep = compaction->budget.total_ns == 0 ? JF_EMPTY_KEEP_LONG : JF_EMPTY_KEEP;
+    if (compactor->empty_count > keep && affords) {
+        give_regions(compaction, compactor);
         return STEP_MORE;
     }
     if (!compactor->in_cycle)
@@ -474,7 +490,7 @@ static enum step do_step(struct jf_compaction *compaction, struct jf_compactor *
     if (!affords)
         return STEP_UNAFFORDABLE;
     if (compactor->empty_count != 0) {
-        give_region(compaction, compactor);
+        give_regions(compaction, compactor);
         return STEP_MORE;
     }
     if (compactor->gap_count != 0) {

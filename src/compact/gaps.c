@@ -113,15 +113,6 @@ static bool fresh_gap(struct jf_heap *heap, struct jf_compactor *compactor) {
     return true;
 }
 
-/* Index of the other half of the pair of regions that this one is of; the count when it is not there. */
-static unsigned find_buddy(const struct jf_compactor *compactor, unsigned index) {
-    uintptr_t buddy = compactor->empty[index]->start ^ JF_REGION_SIZE;
-    unsigned i = 0;
-    while (i < compactor->empty_count && compactor->empty[i]->start != buddy)
-        i++;
-    return i;
-}
-
 static struct jf_region *take_empty(struct jf_compactor *compactor, unsigned index) {
     struct jf_region *region = compactor->empty[index];
     compactor->empty_count--;
@@ -130,14 +121,9 @@ static struct jf_region *take_empty(struct jf_compactor *compactor, unsigned ind
     return region;
 }
 
-/* An empty region to be filled: one without its buddy, so that pairs are left to be given back. */
+/* The oldest empty region is filled: what is left for giving back are those vacated one after the other. */
 static void empty_gap(struct jf_compactor *compactor) {
-    unsigned index = 0;
-    while (index < compactor->empty_count && find_buddy(compactor, index) != compactor->empty_count)
-        index++;
-    if (index == compactor->empty_count)
-        index = 0;
-    struct jf_region *region = take_empty(compactor, index);
+    struct jf_region *region = take_empty(compactor, 0);
     begin_gap(compactor, region, jf_region_first(region), jf_region_last(region));
 }
 
@@ -187,6 +173,19 @@ static bool commit_to(const struct jf_filling *gap, uintptr_t limit) {
     return true;
 }
 
+/* Whether the block at the gap's start would go to pages without memory. */
+static bool is_missing(const struct jf_filling *gap, uintptr_t end) {
+    return end > gap->limit && !jf_region_has_page(gap->region, end - 1);
+}
+
+/* Up to where, from `end` to `limit`, the gap has its memory. */
+static uintptr_t end_of_memory(const struct jf_filling *gap, uintptr_t end, uintptr_t limit) {
+    uintptr_t page = jf_bits_round_up(end + JF_HEADER_SIZE, JF_PAGE_SIZE);
+    while (page < limit && jf_region_has_page(gap->region, page))
+        page += JF_PAGE_SIZE;
+    return page - JF_HEADER_SIZE < limit ? page - JF_HEADER_SIZE : limit;
+}
+
 /* Makes the gap ready up to `end` at least. */
 static bool claim(struct jf_compactor *compactor, uintptr_t end) {
     struct jf_filling *gap = &compactor->gap;
@@ -195,6 +194,8 @@ static bool claim(struct jf_compactor *compactor, uintptr_t end) {
         limit = end;
     if (limit > gap->to)
         limit = gap->to;
+    if (compactor->empty_count != 0)
+        limit = end_of_memory(gap, end, limit);
     if (!commit_to(gap, limit)) {
         limit = end;
         if (!commit_to(gap, limit))
@@ -226,7 +227,8 @@ uintptr_t jf_gaps_place(struct jf_heap *heap, struct jf_compactor *compactor, si
     }
     for (unsigned tries = 0; tries < JF_GAPS_MAX; tries++) {
         uintptr_t at = jf_block_align(gap->from, align_log2);
-        if (gap->region != NULL && at + stride <= gap->to) {
+        if (gap->region != NULL && at + stride <= gap->to &&
+            (compactor->empty_count == 0 || !is_missing(gap, at + stride))) {
             if (at + stride > gap->limit && !claim(compactor, at + stride))
                 return 0;
             if (at != gap->from)
@@ -270,6 +272,10 @@ size_t jf_gaps_add_run(struct jf_compactor *compactor, struct jf_region *region,
                        uintptr_t to) {
     if (from == to)
         return 0;
+    if (compactor->in_place) {
+        add_pocket(compactor, from, to - from);
+        return 0;
+    }
     uintptr_t first = jf_bits_round_up(from + JF_HEADER_SIZE, JF_PAGE_SIZE);
     bool to_end = to == jf_region_last(region); /* no header follows in the region's last page */
     uintptr_t last = to_end ? region->end : jf_bits_round_down(to, JF_PAGE_SIZE);
@@ -297,37 +303,48 @@ void jf_gaps_add_region(struct jf_compactor *compactor, struct jf_region *region
     compactor->empty[compactor->empty_count++] = region;
 }
 
-/* Takes two regions that are buddies out, or the oldest; how many. */
-static unsigned take_to_give(struct jf_compactor *compactor, struct jf_region *ret_regions[2]) {
-    for (unsigned i = 0; i < compactor->empty_count; i++) {
-        unsigned buddy = find_buddy(compactor, i);
-        if (buddy == compactor->empty_count)
-            continue;
-        ret_regions[1] =
-            take_empty(compactor, buddy); /* behind the first, or it would have been found */
-        ret_regions[0] = take_empty(compactor, i);
-        return 2;
-    }
-    ret_regions[0] = take_empty(compactor, 0);
-    return 1;
+/* Index of the empty region that begins there; the count when there is none. */
+static unsigned find_empty(const struct jf_compactor *compactor, uintptr_t start) {
+    unsigned i = 0;
+    while (i < compactor->empty_count && compactor->empty[i]->start != start)
+        i++;
+    return i;
 }
 
-size_t jf_gaps_give_region(struct jf_heap *heap, struct jf_compactor *compactor) {
-    struct jf_region *regions[2];
-    unsigned count = take_to_give(compactor, regions);
-    uintptr_t start = regions[0]->start;
-    if (count == 2 && regions[1]->start < start)
-        start = regions[1]->start;
+/* How many neighbours there are from this region on, at most `most`. Two that are not buddies are none if there
+ * may be no more. */
+static unsigned count_run(const struct jf_compactor *compactor, uintptr_t start, unsigned most) {
+    unsigned count = 1;
+    if (most == 2 && (start & JF_REGION_SIZE) != 0)
+        return count;
+    while (count < most &&
+           find_empty(compactor, start + count * JF_REGION_SIZE) != compactor->empty_count)
+        count++;
+    return count;
+}
+
+size_t jf_gaps_give_regions(struct jf_heap *heap, struct jf_compactor *compactor, unsigned most) {
+    uintptr_t start = 0;
+    unsigned count = 0;
+    for (unsigned i = 0; i < compactor->empty_count; i++) {
+        unsigned run = count_run(compactor, compactor->empty[i]->start, most);
+        if (run > count) {
+            start = compactor->empty[i]->start;
+            count = run;
+        }
+    }
     /* their memory first: the arena would keep it and give back an older chunk in its place, of any size and
      * while others wait for the mutex */
     jf_os_give_back(start, count * JF_REGION_SIZE);
     size_t bytes = 0;
-    for (unsigned i = 0; i < count; i++)
-        bytes += jf_region_was_given_back(regions[i]);
     struct jf_window *window = heap->u.grow.window;
     jf_os_mutex_lock(&window->mutex);
-    for (unsigned i = 0; i < count; i++)
-        jf_region_release(regions[i]);
+    for (unsigned i = 0; i < count; i++) {
+        unsigned index = find_empty(compactor, start + i * JF_REGION_SIZE);
+        struct jf_region *region = take_empty(compactor, index);
+        bytes += jf_region_was_given_back(region);
+        jf_region_release(region);
+    }
     jf_os_mutex_unlock(&window->mutex);
     return bytes;
 }

@@ -191,6 +191,10 @@ static bool page_marked(const struct jf_region *region, unsigned page) {
     return (region->pages[page / 64] >> (page % 64) & 1) != 0;
 }
 
+bool jf_region_has_page(const struct jf_region *region, uintptr_t address) {
+    return page_marked(region, (unsigned)((address - region->start) >> JF_PAGE_SHIFT));
+}
+
 size_t jf_region_committed(const struct jf_region *region) {
     size_t pages = 0;
     for (unsigned i = 0; i < JF_REGION_PAGES / 64; i++)

@@ -50,6 +50,9 @@ size_t jf_region_give_back(struct jf_region *region, uintptr_t from, uintptr_t t
 /* The region's memory has been given back as a whole; returns bytes that were marked. */
 size_t jf_region_was_given_back(struct jf_region *region);
 
+/* Whether the page of this address is marked. */
+bool jf_region_has_page(const struct jf_region *region, uintptr_t address);
+
 /* Bytes of marked pages. */
 size_t jf_region_committed(const struct jf_region *region);
 
