@@ -6,7 +6,8 @@
 enum {
     WASTE_MIN = 2 << JF_PAGE_SHIFT, /* bytes of dead memory below which a region is left alone */
     WASTE_SHARE = 32,               /* and below this part of its memory */
-    NEIGHBOUR_BINS = 4,             /* a neighbour may be denser by this much */
+    TO_FILL = 3, /* regions' worth of blocks to be moved, for one to be filled with them as it is */
+    NEIGHBOUR_BINS = 4, /* a neighbour may be denser by this much */
 };
 
 static size_t waste(const struct jf_region *region) {
@@ -136,20 +137,22 @@ bool jf_choose_filling_is_sparse(const struct jf_region *filling, size_t filled)
     return live + JF_REGION_SIZE / JF_REGION_BINS <= filled && jf_choose_is_sparse(filling);
 }
 
-struct jf_region *jf_choose_to_fill(struct jf_heap *heap, unsigned count) {
+struct jf_region *jf_choose_to_fill(struct jf_heap *heap, unsigned most) {
     struct jf_grow *grow = &heap->u.grow;
     struct jf_region *chosen = NULL;
+    size_t live = 0;
     jf_os_mutex_lock(&grow->window->mutex);
     jf_window_relist_locked(grow->window);
-    unsigned sparse = 0, most = 2 * count;
     for (uint64_t bins = grow->bin_mask; bins != 0 && most != 0; bins &= bins - 1)
         for (struct jf_region *region = grow->bins[jf_bits_lowest(bins)];
              region != NULL && most != 0; region = region->next, most--) {
-            sparse += jf_choose_is_sparse(region);
-            if (jf_region_committed(region) == JF_REGION_SIZE && jf_choose_is_sparse(region))
+            if (!jf_choose_is_sparse(region))
+                continue;
+            live += jf_region_live_bytes(region);
+            if (jf_region_committed(region) == JF_REGION_SIZE)
                 chosen = region;
         }
-    if (sparse < count)
+    if (live < TO_FILL * JF_REGION_SIZE)
         chosen = NULL;
     if (chosen != NULL)
         jf_region_set_state(chosen, JF_REGION_HELD);

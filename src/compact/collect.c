@@ -7,8 +7,10 @@
 /* A depot with less than this share of the heap, as a shift, is left to busy threads. */
 enum { DEPOT_SHIFT = 8 };
 
-/* Lists a thread's region of this heap if it would be chosen; else the thread goes on with it. */
-static void retire_sparse(struct jf_thread *thread, struct jf_heap *heap) {
+/* Lists a thread's region of this heap if it would be chosen; else the thread goes on with it. Returns bytes
+ * given back. */
+static size_t retire_sparse(struct jf_thread *thread, struct jf_heap *heap) {
+    size_t given = 0;
     for (unsigned i = 0; i < 2; i++) {
         struct jf_local *local = jf_thread_local(thread, heap, i != 0);
         if (local == NULL || local->region == NULL)
@@ -18,8 +20,9 @@ static void retire_sparse(struct jf_thread *thread, struct jf_heap *heap) {
         size_t live = jf_region_live_bytes(local->region) - claimed;
         size_t used = committed > claimed ? committed - claimed : 0;
         if (used > live + 2 * JF_PAGE_SIZE && (used - live) * 32 >= used)
-            jf_thread_retire_local(local);
+            given += jf_thread_retire_local(local);
     }
+    return given;
 }
 
 /* Whether the thread has neither freed much nor wanted a region since the last compaction. */
@@ -45,7 +48,8 @@ static bool collect_self(struct jf_thread *self, bool full) {
 /* Accounts for what threads have freed. Of other threads only those that are outside, and in a budgeted
  * call only those that have been idle since the last one; the others are asked to see to it themselves. False
  * when something of the calling thread's is left. */
-static bool collect_threads(struct jf_heap *heap, bool full) {
+static bool collect_threads(struct jf_compaction *compaction, bool full) {
+    struct jf_heap *heap = compaction->heap;
     struct jf_window *window = heap->u.grow.window;
     struct jf_thread *self = jf_thread_get(window);
     bool all = collect_self(self, full);
@@ -53,7 +57,7 @@ static bool collect_threads(struct jf_heap *heap, bool full) {
     jf_os_mutex_lock(&window->mutex);
     window->keep_empty = true;
     if (self != NULL)
-        retire_sparse(self, heap);
+        compaction->result.bytes_released += retire_sparse(self, heap);
     for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next)
         others |= thread != self && thread->share_count != 0 && (full || is_idle(thread));
     if (others)
@@ -61,7 +65,7 @@ static bool collect_threads(struct jf_heap *heap, bool full) {
     for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next) {
         if (others && thread != self && (full || is_idle(thread)) && jf_thread_outside(thread)) {
             jf_thread_drain(thread);
-            retire_sparse(thread, heap);
+            compaction->result.bytes_released += retire_sparse(thread, heap);
         } else {
             __atomic_store_n(&thread->drain_wanted, 1, __ATOMIC_RELAXED);
         }
@@ -101,6 +105,6 @@ bool jf_collect(struct jf_compaction *compaction, bool *ret_left) {
         return false;
     /* what others put into the depot meanwhile is as what they keep to themselves: a caller that tries again
      * until nothing is left must come to an end */
-    *ret_left = !collect_threads(heap, full) || (left && busy);
+    *ret_left = !collect_threads(compaction, full) || (left && busy);
     return true;
 }

@@ -82,6 +82,8 @@ struct jf_compactor {
         last_source; /* where the region began that was walked last; 0: none, or its buddy was too */
     struct jf_filling gap; /* being filled */
     size_t claim;          /* bytes of it that are made ready at a time */
+    size_t
+        left_behind; /* bytes given back behind places that were given up, not yet in a call's result */
     size_t filled; /* live bytes that its region would have, had nothing been freed there since */
     struct jf_gap gaps[JF_GAPS_MAX];
     unsigned gap_first, gap_count;
@@ -186,9 +188,9 @@ void jf_choose_settle(struct jf_heap *heap, const struct jf_region *filling, boo
  * itself. */
 bool jf_choose_filling_is_sparse(const struct jf_region *filling, size_t filled);
 
-/* When at least `count` regions are worth it: one of them that has all its memory, HELD now; else NULL. Takes the
- * window's mutex. O(count). */
-struct jf_region *jf_choose_to_fill(struct jf_heap *heap, unsigned count);
+/* When there is much to move: a region that is worth it and has all its memory, HELD now; else NULL. Takes the
+ * window's mutex. Looks at no more than `most` regions. */
+struct jf_region *jf_choose_to_fill(struct jf_heap *heap, unsigned most);
 
 /* Whether a region is listed, whether one is stuck. Take the window's mutex. */
 bool jf_choose_has_listed(struct jf_heap *heap);

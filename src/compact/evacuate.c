@@ -17,7 +17,7 @@ enum {
     GIVE_NS_MAX = 640000, /* and what it is not thought to take, however long it once took */
     STEPS_PER_BLOCK = 4,  /* dead blocks and holes passed over cost less than blocks moved */
     LOOKS_PER_MOVE = 3,   /* headers looked at ahead with every block moved: more than there are */
-    MANY_REGIONS = 8,     /* that a cycle has to empty for one to be filled as it is */
+    TO_FILL_LOOKS = 16,   /* regions looked at for one to be filled */
     GROUP_BLOCKS = 64,    /* blocks that move together where no reader has to be asked for */
     BLOCK_NS = 130,       /* most that looking at and moving one block takes, without its bytes */
     BYTE_NS_KIB = 900,    /* most that moving 1 KiB takes, destination's page faults included */
@@ -447,7 +447,7 @@ static enum step begin_next_source(struct jf_heap *heap, struct jf_compactor *co
     bool more = false;
     struct jf_region *region = NULL;
     if (!compactor->begun)
-        region = jf_choose_to_fill(heap, MANY_REGIONS);
+        region = jf_choose_to_fill(heap, TO_FILL_LOOKS);
     compactor->begun = true;
     bool in_place = region != NULL;
     if (region == NULL)
@@ -521,6 +521,8 @@ rm_compact_status jf_evacuate(struct jf_compaction *compaction) {
             return RM_COMPACT_BUDGET;
         jf_os_mutex_lock(&heap->compacting);
         step = do_step(compaction, compactor, left);
+        compaction->result.bytes_released += compactor->left_behind;
+        compactor->left_behind = 0;
         jf_os_mutex_unlock(&heap->compacting);
         jf_moved_report(&compaction->moved, heap);
     }

@@ -86,7 +86,7 @@ void jf_gaps_leave(struct jf_compactor *compactor) {
     struct jf_filling *gap = &compactor->gap;
     jf_gaps_settle(compactor);
     jf_gaps_make_walkable(compactor);
-    give_rest(gap);
+    compactor->left_behind += give_rest(gap);
     if (gap->region != NULL)
         gap->region->settled_live = (uint32_t)compactor->filled;
     gap->region = NULL;
@@ -121,9 +121,14 @@ static struct jf_region *take_empty(struct jf_compactor *compactor, unsigned ind
     return region;
 }
 
-/* The oldest empty region is filled: what is left for giving back are those vacated one after the other. */
+/* The oldest empty region that has all its memory is filled: what is left for giving back are those vacated one
+ * after the other. */
 static void empty_gap(struct jf_compactor *compactor) {
-    struct jf_region *region = take_empty(compactor, 0);
+    unsigned index = 0;
+    while (index < compactor->empty_count &&
+           jf_region_committed(compactor->empty[index]) != JF_REGION_SIZE)
+        index++;
+    struct jf_region *region = take_empty(compactor, index < compactor->empty_count ? index : 0);
     begin_gap(compactor, region, jf_region_first(region), jf_region_last(region));
 }
 

@@ -586,8 +586,8 @@ bool jf_thread_drain_depot(struct jf_thread *thread, struct jf_heap *heap);
 /* Gives the thread's regions of `heap` (NULL: of all) back to their heaps' lists. As above, and the
  * window's mutex held. */
 void jf_thread_retire(struct jf_thread *thread, struct jf_heap *heap);
-/* The same for one of its regions. */
-void jf_thread_retire_local(struct jf_local *local);
+/* The same for one of its regions; returns bytes that it had claimed, not used, and that are given back. */
+size_t jf_thread_retire_local(struct jf_local *local);
 /* Closes all other threads (window's mutex held), so that each with `inside` 0 may be worked on. */
 void jf_thread_close_others(struct jf_window *window);
 void jf_thread_open_others(struct jf_window *window);

@@ -124,18 +124,20 @@ void jf_window_forbid_fast(struct jf_window *window) {
     jf_os_mutex_unlock(&window->mutex);
 }
 
-void jf_thread_retire_local(struct jf_local *local) {
+size_t jf_thread_retire_local(struct jf_local *local) {
     struct jf_region *region = local->region;
+    size_t given = 0;
     if (region == NULL)
-        return;
+        return 0;
     uintptr_t claimed_from = local->bump + JF_HEADER_SIZE;
     uintptr_t claimed_to = local->limit;
     jf_local_close(local);
     if (claimed_from < claimed_to)
-        jf_region_give_back(region, claimed_from, claimed_to);
+        given = jf_region_give_back(region, claimed_from, claimed_to);
     local->region = NULL;
     local->sweep = 0;
     jf_region_set_state(region, JF_REGION_LISTED);
+    return given;
 }
 
 void jf_thread_retire(struct jf_thread *thread, struct jf_heap *heap) {
