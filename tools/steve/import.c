@@ -109,7 +109,7 @@ static int make_room(struct importer *importer, uint64_t address, uint64_t size)
 }
 
 static int set_address(struct importer *importer, uint32_t block, uint64_t address, uint64_t size) {
-    enum { SIZE_LOG2_MAX = 38 }; /* 256 GiB: more is damage, and a table of it would fill memory */
+    enum { SIZE_LOG2_MAX = 38 }; /* 256 GiB: more is damage */
     if (size >> SIZE_LOG2_MAX != 0)
         return import_bad_line(importer, "the size is too large");
     if (address % SPAN_GRANULE != 0 || address > UINT64_MAX - TRACE_SIZE_MAX - SPAN_PAGE)

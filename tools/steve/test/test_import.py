@@ -111,6 +111,18 @@ class Formats(ImportTest):
         self.assertEqual(info["blocks that vanished"], "2")
         self.assertEqual(info["live blocks at the end"], "1")
 
+    def test_huge_blocks_take_no_time_for_each_of_their_pages(self):
+        size = (1 << 38) - 4096
+        lines = ["= Start"]
+        for i in range(50):
+            address = 0x10000 + i * 0x5000000000
+            lines += [f"@ x + {address:#x} {size:#x}", f"@ x + {address + (1 << 38):#x} 0x10"]
+        # in the middle of the first, whose end was not recorded
+        lines += ["@ x + 0x20000000 0x40", "@ x - 0x20000000"]
+        info = self.import_text("\n".join(lines) + "\n", "--from=mtrace")
+        self.assertEqual(info["blocks that vanished"], "1")
+        self.assertEqual(info["live blocks at the end"], "99")
+
     def test_damage_is_an_error_that_names_the_line(self):
         self.refuse("0 N 1000 64\n0 X 1000 8\n", "line 2: the operation is none of", "--from=ops")
         self.refuse("0 N 1000 64\n0 N 1000 64\n", "line 2: the handle is live", "--from=ops")
