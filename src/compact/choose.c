@@ -105,6 +105,9 @@ static enum jf_region_state outcome(const struct jf_heap *heap, const struct jf_
     /* it was filled in this cycle, and much in it was freed since */
     if (jf_region_live_bytes(region) + JF_REGION_SIZE / JF_REGION_BINS <= region->settled_live)
         return JF_REGION_LISTED;
+    /* what came was not enough to fill its holes: in the next cycle it is emptied */
+    if (region->in_place)
+        return JF_REGION_LISTED;
     /* walked as well as can be: nothing is in the way, its blocks just do not lie closer */
     if (region->starved && roomier)
         return JF_REGION_LISTED;

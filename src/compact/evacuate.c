@@ -295,6 +295,7 @@ static void begin_source(struct jf_heap *heap, struct jf_compactor *compactor,
                          struct jf_region *region, bool in_place) {
     region->walked_call = heap->calls;
     region->starved = false;
+    region->in_place = in_place;
     region->settled_live = 0;
     compactor->source = region;
     compactor->cursor = compactor->run = jf_region_first(region);

@@ -120,6 +120,7 @@ struct jf_region {
     enum jf_region_state state;
     unsigned bin;
     bool starved;  /* when it was walked last there was no room to move a block to */
+    bool in_place; /* ... all its blocks stayed, for its holes to be filled */
     uint8_t swept; /* JF_SWEPT..: bumped into all over, and not a quarter of it has died since */
     uint32_t swept_live;               /* bytes live then */
     struct jf_region *next, *previous; /* list of its state; under the window's mutex */
