@@ -176,7 +176,7 @@ static void mark_all(struct jf_compaction *compaction, struct jf_compactor *comp
     }
 }
 
-/* Two words of 16 bytes that may lie at any multiple of 8, and hold anything. */
+/* 16 bytes that may lie at any multiple of 8, and hold anything. */
 typedef long copy_word __attribute__((vector_size(16), aligned(8), may_alias));
 
 /* Small blocks in a loop of its own: the call would cost as much as they do. */
