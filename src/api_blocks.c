@@ -308,7 +308,7 @@ void rmfree(rmhandle_t handle) {
 
 struct jf_region *jf_api_pool_at(const struct jf_home *home, uintptr_t payload) {
     struct jf_window *window = home->fixed == NULL ? jf_api_window() : NULL;
-    if (window == NULL || __atomic_load_n(&window->pool_ops, __ATOMIC_ACQUIRE) == NULL)
+    if (window == NULL || jf_window_pool_ops(window) == NULL)
         return NULL;
     struct jf_chunk chunk = jf_arena_find(window->arena, payload);
     return chunk.kind == JF_CHUNK_POOL ? chunk.owner : NULL;

@@ -108,7 +108,7 @@ static enum naming look_in_window(const struct jf_heap *heap, uintptr_t payload,
         return named ? ELSEWHERE : NOT_NAMED;
     }
     if (chunk.kind == JF_CHUNK_POOL) {
-        const struct jf_pool_ops *ops = heap->u.grow.window->pool_ops;
+        const struct jf_pool_ops *ops = jf_window_pool_ops(heap->u.grow.window);
         return ops->names(chunk.owner, payload, index) ? ELSEWHERE : NOT_NAMED;
     }
     if (chunk.kind != JF_CHUNK_REGION)

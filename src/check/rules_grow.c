@@ -247,7 +247,7 @@ bool jf_rule_table_page(struct jf_inspection *inspection) {
 /* ------------------------------------------------------------------------------------- 15 */
 
 bool jf_rule_pool(struct jf_inspection *inspection) {
-    const struct jf_pool_ops *ops = window_of(inspection)->pool_ops;
+    const struct jf_pool_ops *ops = jf_window_pool_ops(window_of(inspection));
     const char *text = ops != NULL ? ops->check(inspection->heap) : NULL;
     if (text == NULL)
         return true;

@@ -50,7 +50,7 @@ static bool find_region(struct jf_thread *thread, struct tally *tally, uint32_t 
         return true;
     /* it has no header */
     bool retire = tally->region->heap->options.retire;
-    thread->window->pool_ops->freed(tally->region, at + JF_HEADER_SIZE);
+    jf_window_pool_ops(thread->window)->freed(tally->region, at + JF_HEADER_SIZE);
     jf_table_push(thread->table, &thread->entries, index, retire);
     tally->region = NULL;
     return false;
@@ -152,7 +152,8 @@ static struct jf_bins *bins_of(const struct jf_thread *thread, const struct jf_h
 /* The heap of all blocks there are; NULL when it has to be looked up: whoever frees a block of a second heap,
  * or a pool's element, has learned of it after it was made. */
 static struct jf_heap *sole_heap(const struct jf_window *window) {
-    return window->pool_ops == NULL ? __atomic_load_n(&window->sole, __ATOMIC_RELAXED) : NULL;
+    return jf_window_pool_ops(window) == NULL ? __atomic_load_n(&window->sole, __ATOMIC_RELAXED)
+                                              : NULL;
 }
 
 /* Makes room in a full bin: its older half, which is least likely to be in the cache, goes to the depot, or

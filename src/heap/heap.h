@@ -259,6 +259,11 @@ struct jf_window {
     bool fence_all; /* the system has a fence on all threads; else threads fence themselves */
 };
 
+/* NULL until the first pool is made; any thread may make it beside the caller. */
+static inline const struct jf_pool_ops *jf_window_pool_ops(const struct jf_window *window) {
+    return __atomic_load_n(&window->pool_ops, __ATOMIC_ACQUIRE);
+}
+
 /* ------------------------------------------------------------------------------------- heaps */
 
 struct jf_compactor; /* compact/compact.h */
