@@ -4,12 +4,15 @@
 #include "harness.h"
 #include "workloads.h"
 
+#include <future>
 #include <memory>
+#include <thread>
 
 namespace {
 
 using bench::Array;
 using bench::Random;
+using bench::Values;
 
 enum { BATCH = 1000, PAYLOAD = 64, STRIDE = 80 };
 
@@ -73,20 +76,43 @@ void go_round(benchmark::State &state, const Array<T> &array, Visit visit) {
         }
 }
 
+void lock_one(rmhandle_t handle) {
+    void *address = rmlock(handle);
+    benchmark::DoNotOptimize(address);
+    rmunlock(handle);
+}
+
+void lock_one(uint64_t *slot) {
+    uint64_t old = __atomic_fetch_add(slot, uint64_t{1} << 52, __ATOMIC_ACQUIRE);
+    benchmark::DoNotOptimize(old);
+    __atomic_fetch_sub(slot, uint64_t{1} << 52, __ATOMIC_RELEASE);
+}
+
 void lock_jeff(benchmark::State &state, size_t count) {
-    go_round(state, blocks(count).handles, [](rmhandle_t handle) {
-        void *address = rmlock(handle);
-        benchmark::DoNotOptimize(address);
-        rmunlock(handle);
-    });
+    go_round(state, blocks(count).handles, [](rmhandle_t handle) { lock_one(handle); });
 }
 
 void lock_bare(benchmark::State &state, size_t count) {
-    go_round(state, blocks(count).slots, [](uint64_t *slot) {
-        uint64_t old = __atomic_fetch_add(slot, uint64_t{1} << 52, __ATOMIC_ACQUIRE);
-        benchmark::DoNotOptimize(old);
-        __atomic_fetch_sub(slot, uint64_t{1} << 52, __ATOMIC_RELEASE);
-    });
+    go_round(state, blocks(count).slots, [](uint64_t *slot) { lock_one(slot); });
+}
+
+/* In a process that has a second thread, which does nothing: in a child, since a process that ever had one
+ * does not become single-threaded again. */
+template <class T> Values lock_beside_thread(const Array<T> &array) {
+    const size_t rounds = (bench::quick() ? 1000000 : 5000000) / array.size() + 1;
+    std::promise<void> end;
+    std::thread idle([&] { end.get_future().wait(); });
+    uint64_t start = 0;
+    for (size_t i = 0; i <= rounds; i++) {
+        if (i == 1) /* the first round warms up */
+            start = bench::cpu_ns();
+        for (const T &item : array)
+            lock_one(item);
+    }
+    uint64_t ns = bench::cpu_ns() - start;
+    end.set_value();
+    idle.join();
+    return {{"time", static_cast<double>(ns) / static_cast<double>(rounds * array.size())}};
 }
 
 /* Blocks read one after the other, by an array of handles: many cache misses at a time. */
@@ -155,6 +181,10 @@ void add() {
         };
         add_one("lock", "jeff", lock_jeff);
         add_one("lock", "bare", lock_bare);
+        bench::add_child(name("lock beside", count, "jeff"),
+                         [count] { return lock_beside_thread(blocks(count).handles); });
+        bench::add_child(name("lock beside", count, "bare"),
+                         [count] { return lock_beside_thread(blocks(count).slots); });
         add_one("deref", "jeff", stream_jeff);
         add_one("deref", "bare", stream_bare);
         add_one("chain", "jeff", chain_jeff);
@@ -177,7 +207,11 @@ void report(const bench::Results &results, bench::Report &report) {
         report.figure(figure);
     };
     for (size_t count : counts)
-        compare("lock", "lock and unlock", count, "atomic add, sub", count == 1 ? 1.25 : NAN);
+        compare("lock", "lock and unlock, one thread", count, "atomic add, sub",
+                count == 1 ? 1.25 : NAN);
+    for (size_t count : counts)
+        compare("lock beside", "lock and unlock beside another thread", count, "atomic add, sub",
+                count == 1 ? 1.25 : NAN);
     for (size_t count : counts)
         compare("chain", "dereference along a list", count, "two loads", 1.5);
     for (size_t count : counts)

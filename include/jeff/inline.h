@@ -17,6 +17,23 @@
 #error "define RM_NO_INLINE: the inlined fast paths need 64-bit pointers and the __atomic builtins"
 #endif
 
+/* While the process has a single thread, which the C library tells, a lock count is changed by one
+ * instruction that does not lock the bus: a signal handler sees it done or not done. */
+#if defined(__x86_64__) && defined(__has_include)
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#define RM_SINGLE_THREADED_ (__libc_single_threaded != 0)
+#endif
+#endif
+/* ... but not where a sanitizer watches the atomics. */
+#if defined(__SANITIZE_THREAD__)
+#undef RM_SINGLE_THREADED_
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#undef RM_SINGLE_THREADED_
+#endif
+#endif
+
 #define RM_ENTRY_COUNT_ONE ((uint64_t)1 << 52)
 #define RM_ENTRY_OVERFLOW ((uint64_t)1 << 63)
 #define RM_ENTRY_GENERATION ((uint64_t)0xfff << 40)
@@ -57,10 +74,11 @@ RM_API void rm_read_end_slow_v1(void);
 #define RM_WINDOW_OFFSET_(bits) (((bits)&RM_HANDLE_ENTRY) - RM_WINDOW_(table))
 #define RM_OFFSET_IS_ENTRY_(offset) (((offset) >> 3 | (offset) << 61) < RM_WINDOW_(entries))
 
-/* Equal to RM_ENTRY_LIVE exactly when the word has the handle's generation and is plainly live. */
+/* Equal to RM_ENTRY_LIVE exactly when the word has the handle's generation and is plainly live. What is to be
+ * done with the handle alone comes first: it need not wait for the word. */
 #define RM_WORD_DIFFERS_(word, bits, also)                                                         \
-    ((((word) ^ (uint64_t)(bits) >> 12) & RM_ENTRY_GENERATION) |                                   \
-     ((word) & (RM_ENTRY_STATE | (also))))
+    (((word) ^ ((uint64_t)(bits) >> 12 & RM_ENTRY_GENERATION)) &                                   \
+     (RM_ENTRY_GENERATION | RM_ENTRY_STATE | (also)))
 
 inline void *rmlock(rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;
@@ -68,7 +86,14 @@ inline void *rmlock(rmhandle_t handle) {
     if (!RM_LIKELY(RM_OFFSET_IS_ENTRY_(offset)))
         return rm_lock_slow_v1(handle, 0, 0);
     uint64_t *entry = (uint64_t *)(bits & RM_HANDLE_ENTRY);
-    uint64_t old = __atomic_fetch_add(entry, RM_ENTRY_COUNT_ONE, __ATOMIC_ACQUIRE);
+    uint64_t old;
+#if defined(RM_SINGLE_THREADED_)
+    if (RM_SINGLE_THREADED_) {
+        old = RM_ENTRY_COUNT_ONE;
+        __asm__ volatile("xaddq %0, %1" : "+r"(old), "+m"(*entry) : : "memory", "cc");
+    } else
+#endif
+        old = __atomic_fetch_add(entry, RM_ENTRY_COUNT_ONE, __ATOMIC_ACQUIRE);
     if (!RM_LIKELY(RM_WORD_DIFFERS_(old, bits, RM_ENTRY_OVERFLOW) == RM_ENTRY_LIVE))
         return rm_lock_slow_v1(handle, old, 1);
     return (void *)(RM_WINDOW_(base) + (old & RM_ENTRY_ADDRESS));
@@ -90,6 +115,12 @@ inline void rmunlock(rmhandle_t handle) {
         rm_unlock_slow_v1(handle);
         return;
     }
+#if defined(RM_SINGLE_THREADED_)
+    if (RM_SINGLE_THREADED_) {
+        __asm__ volatile("subq %1, %0" : "+m"(*entry) : "r"(RM_ENTRY_COUNT_ONE) : "memory", "cc");
+        return;
+    }
+#endif
     __atomic_fetch_sub(entry, RM_ENTRY_COUNT_ONE, __ATOMIC_RELEASE);
 }
 
