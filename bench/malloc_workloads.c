@@ -9,8 +9,7 @@
  * resident before it became the program counts too.
  */
 #include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
+#include <semaphore.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,8 +24,9 @@ enum {
     REPLACEMENTS = 2000000,
     SIZE_LEAST = 16,
     SIZES = 497, /* 16 to 512 bytes */
-    PARCELS = 2000000,
-    RING = 4096,
+    DELIVERY = 256,
+    PARCELS = 10000 * DELIVERY,
+    RING = 16 * DELIVERY,
     CHURN_THREADS = 40,
     CHURN_BLOCKS = 1000,
     CHURN_STEPS = 50000,
@@ -128,32 +128,42 @@ static void run_replace(size_t count, size_t threads) {
 
 /* ------------------------------------------------------------------------------------- hand over */
 
-static _Atomic(void *) ring[RING];
+/* By deliveries of many parcels: who has to wait sleeps, since turning around would count as work. */
+static void *ring[RING];
+static sem_t empty, full; /* deliveries there is room for, and that are there */
+
+static void await(sem_t *semaphore) {
+    while (sem_wait(semaphore) != 0)
+        continue; /* a signal */
+}
 
 static void *produce(void *unused) {
     uint64_t state = 12345;
     for (size_t i = 0; i < PARCELS; i++) {
-        void *parcel = get(random_size(&state));
-        while (atomic_load_explicit(&ring[i % RING], memory_order_acquire) != NULL)
-            sched_yield();
-        atomic_store_explicit(&ring[i % RING], parcel, memory_order_release);
+        if (i % DELIVERY == 0)
+            await(&empty);
+        ring[i % RING] = get(random_size(&state));
+        if (i % DELIVERY == DELIVERY - 1)
+            sem_post(&full);
     }
     return unused;
 }
 
 static void *consume(void *unused) {
     for (size_t i = 0; i < PARCELS; i++) {
-        void *parcel;
-        while ((parcel = atomic_load_explicit(&ring[i % RING], memory_order_acquire)) == NULL)
-            sched_yield();
-        atomic_store_explicit(&ring[i % RING], NULL, memory_order_release);
-        free(parcel);
+        if (i % DELIVERY == 0)
+            await(&full);
+        free(ring[i % RING]);
+        if (i % DELIVERY == DELIVERY - 1)
+            sem_post(&empty);
     }
     return unused;
 }
 
 static void run_hand_over(void) {
     pthread_t threads[2];
+    sem_init(&empty, 0, RING / DELIVERY);
+    sem_init(&full, 0, 0);
     double from = processor_ns();
     pthread_create(&threads[0], NULL, produce, NULL);
     pthread_create(&threads[1], NULL, consume, NULL);
