@@ -109,10 +109,13 @@ static bool is_used_up(const struct jf_span *span) {
 
 /* ------------------------------------------------------------------------------------- cells go home */
 
-/* Cells on the way to another cache. */
+/* Cells that are sent home together: those on the way to another cache, and the span of the last one, which
+ * most likely is the next one's too. While a cell is not yet home its span cannot end. */
 struct chain {
     struct jf_cache *owner;
     struct jf_cell *first, *last;
+    struct jf_span *span;
+    uintptr_t start, size; /* of what is carved of it */
 };
 
 static void send_chain(struct chain *chain) {
@@ -147,24 +150,56 @@ static void drop_if_empty(struct jf_cache *cache, struct jf_span *span) {
     unlock_central(cache);
 }
 
-static void send_home(struct jf_cache *cache, struct jf_cell *cell, struct chain *chain) {
+static JF_NOINLINE void look_at_span(struct chain *chain, const struct jf_cell *cell) {
     struct jf_span *span = jf_central_span_at((uintptr_t)cell);
-    if (!RM_LIKELY(span != NULL &&
-                   (uintptr_t)cell - span->start < jf_span_carved(span) * span->size))
+    size_t size = span != NULL ? jf_span_carved(span) * span->size : 0;
+    if (!RM_LIKELY(span != NULL && (uintptr_t)cell - span->start < size))
         jf_malloc_report("free", cell, "it was never given out");
-    struct jf_cache *owner = __atomic_load_n(&span->owner, __ATOMIC_ACQUIRE);
-    if (owner != cache) {
-        add_to_chain(chain, owner, cell);
-        return;
+    chain->span = span;
+    chain->start = span->start;
+    chain->size = size;
+}
+
+/* Some of the cache's own cells, all of one span. */
+static void take_home(struct jf_cache *cache, struct jf_span *span, struct jf_cell *const *cells,
+                      size_t count) {
+    struct jf_cell *next = span->free;
+    for (size_t i = 0; i < count; i++) {
+        jf_cell_link(cells[i], next);
+        next = cells[i];
     }
-    jf_cell_link(cell, span->free);
-    span->free = cell;
-    span->free_count++;
-    if (span->place == JF_SPAN_FULL) {
+    span->free = next;
+    span->free_count += (uint32_t)count;
+    if (!RM_LIKELY(span->place != JF_SPAN_FULL)) {
         remove_span(cache, span);
         add_span(cache, span, JF_SPAN_PARTIAL);
     }
-    drop_if_empty(cache, span);
+}
+
+/* Sends the first of the cells home, and those after it that are of the same span; returns how many. */
+static size_t send_some(struct jf_cache *cache, struct jf_cell *const *cells, size_t count,
+                        struct chain *chain) {
+    if (!RM_LIKELY((uintptr_t)cells[0] - chain->start < chain->size))
+        look_at_span(chain, cells[0]);
+    struct jf_span *span = chain->span;
+    struct jf_cache *owner = __atomic_load_n(&span->owner, __ATOMIC_ACQUIRE);
+    if (owner != cache) {
+        add_to_chain(chain, owner, cells[0]);
+        return 1;
+    }
+    size_t some = 1;
+    while (some < count && (uintptr_t)cells[some] - chain->start < chain->size)
+        some++;
+    take_home(cache, span, cells, some);
+    if (!RM_LIKELY(span->free_count != span->carved)) {
+        drop_if_empty(cache, span);
+        chain->size = 0;
+    }
+    return some;
+}
+
+static void send_home(struct jf_cache *cache, struct jf_cell *cell, struct chain *chain) {
+    send_some(cache, &cell, 1, chain);
 }
 
 /* The next of a list of free cells; ends the process when somebody has written to this one. */
@@ -213,8 +248,8 @@ static void flush(struct jf_cache *cache, unsigned number) {
         cells[i] = first[i].cell;
     memmove(first, first + leave, (count - leave) * sizeof *first);
     bin->top -= leave;
-    for (size_t i = 0; i < leave; i++)
-        send_home(cache, cells[i], &chain);
+    for (size_t i = 0; i < leave;)
+        i += send_some(cache, &cells[i], leave - i, &chain);
     send_chain(&chain);
 }
 
