@@ -9,6 +9,7 @@
  *     it. None is safe in a signal handler. A forked child may use all of them.
  *   - Every block is aligned to 16 bytes at least. Failure is NULL with errno ENOMEM; nothing has changed.
  *   - Freeing leaves errno alone.
+ *   - Blocks behind handles do not move during any of these calls but jeff_malloc_trim.
  *   - Misuse prints one line that names the call and the pointer, and aborts: a block freed twice, a pointer
  *     that no call has given out, one into the middle of a block, a size at free that belongs to another size
  *     class. A write to a freed block never leads the library astray: it is reported where the library keeps
