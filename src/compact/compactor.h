@@ -57,17 +57,24 @@ enum jf_fate {
     JF_FATE_LOCKED,
     JF_FATE_STAYS,
     JF_FATE_MOVES,
-    JF_FATE_MARKED,
-    JF_FATE_GONE, /* moved, or freed since it was looked at */
+    JF_FATE_MARKED, /* in the end: moved */
+    JF_FATE_GONE,   /* freed since it was looked at */
+};
+
+/* A block of a group. The entry remains the one that its header names, whatever else changes there. */
+struct jf_member {
+    uintptr_t at; /* its header */
+    jf_word *entry;
+    jf_word word; /* the entry's when it was looked at, or as it is marked */
+    enum jf_fate fate;
 };
 
 /* Blocks that are marked, asked about and moved together. */
 struct jf_group {
     unsigned count;
-    uintptr_t end; /* next header behind the last of them */
-    uintptr_t at[JF_GROUP_BLOCKS];
-    jf_word word[JF_GROUP_BLOCKS];
-    uint8_t fate[JF_GROUP_BLOCKS];
+    bool marked;  /* some are, or were, marked */
+    bool staying; /* some have not moved */
+    struct jf_member members[JF_GROUP_BLOCKS];
 };
 
 struct jf_compactor {

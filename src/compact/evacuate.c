@@ -35,40 +35,54 @@ static struct jf_space *space_of(const struct jf_heap *heap) {
 /* How far the headers have been looked at, and how many more may be in this step. */
 struct look {
     uintptr_t at, last, fetched;
+    jf_word *entries;
     unsigned blocks, headers;
     size_t bytes;
     unsigned group; /* most blocks of a group */
 };
 
+static unsigned least(unsigned one, unsigned other) {
+    return one < other ? one : other;
+}
+
 /* First pass, made for one group while the one before is moved, so that what is asked for comes in while that
  * one is copied. Asks for the blocks' entries, and for all lines some way ahead by address: following the
  * headers ahead would wait for each in turn. */
-static inline void look_on(const struct jf_space *space, struct look *look, struct jf_group *group,
-                           unsigned headers) {
-    uintptr_t at = look->at;
-    while (headers-- > 0 && at < look->last && group->count < look->group && look->blocks != 0 &&
-           look->headers != 0) {
-        for (; look->fetched < at + LINES_AHEAD; look->fetched += LINE)
-            __builtin_prefetch((const void *)look->fetched);
+static inline void look_on(struct look *look, struct jf_group *group, unsigned most) {
+    uintptr_t at = look->at, fetched = look->fetched;
+    const uintptr_t last = look->last;
+    struct jf_member *member = &group->members[group->count];
+    const struct jf_member *end = member + least(look->blocks, look->group - group->count);
+    unsigned headers = least(most, look->headers);
+    look->headers -= headers;
+    for (; headers != 0 && at < last && member != end; headers--) {
+        for (; fetched < at + LINES_AHEAD; fetched += LINE)
+            __builtin_prefetch((const void *)fetched);
         struct jf_step step;
         if (!jf_region_step(at, &step)) {
-            look->headers = 0;
+            look->headers = headers = 0;
             break;
         }
-        look->headers--;
         if (!step.hole) {
-            __builtin_prefetch(jf_space_entry(space, jf_header_index(step.header)), 1);
-            group->at[group->count++] = at;
-            look->blocks--;
+            jf_word *entry = look->entries + jf_header_index(step.header);
+            __builtin_prefetch(entry, 1);
+            member->at = at;
+            member->entry = entry;
+            member++;
             if (step.stride >= look->bytes)
-                look->blocks = 0;
+                look->headers = 0, headers = 1; /* the last one */
             look->bytes -= step.stride;
-        } else if (at + step.stride > look->fetched) {
-            look->fetched = at + step.stride; /* nothing to be read there */
+        } else if (at + step.stride > fetched) {
+            fetched = at + step.stride; /* nothing to be read there */
         }
         at += step.stride;
     }
+    look->headers += headers;
     look->at = at;
+    look->fetched = fetched;
+    unsigned count = (unsigned)(member - group->members);
+    look->blocks -= count - group->count;
+    group->count = count;
 }
 
 static unsigned page_of(const struct jf_compactor *compactor, uintptr_t address) {
@@ -89,62 +103,40 @@ static bool all_pages_pinned(const struct jf_compactor *compactor, uintptr_t fro
 }
 
 /* Whether the entry says that the block at this header is there and nobody's. */
-static bool is_movable(const struct jf_space *space, jf_word word, uintptr_t at) {
+static inline bool is_movable(uintptr_t base, jf_word word, uintptr_t at) {
     return (word & ~JF_ENTRY_GENERATION_MASK) ==
-           jf_entry_low(at + JF_HEADER_SIZE - space->base, JF_ENTRY_LIVE);
+           jf_entry_low(at + JF_HEADER_SIZE - base, JF_ENTRY_LIVE);
 }
 
-/* Second pass: which blocks cannot move, and the pages that stay for them. */
-static void classify(struct jf_compaction *compaction, struct jf_compactor *compactor,
-                     struct jf_group *group) {
-    const struct jf_space *space = space_of(compaction->heap);
-    for (unsigned i = 0; i < group->count; i++) {
-        uintptr_t at = group->at[i];
-        jf_word header = jf_header_load(at);
-        uint32_t index = jf_header_index(header);
-        jf_word word = jf_word_load(jf_space_entry(space, index));
-        group->word[i] = word;
-        group->fate[i] = JF_FATE_MOVES;
-        if (is_movable(space, word, at))
-            continue;
-        if (!jf_header_is_block(header)) { /* freed since it was looked at */
-            group->fate[i] = JF_FATE_GONE;
-            continue;
-        }
-        group->fate[i] = JF_FATE_LOCKED;
-        if (jf_entry_count(word) != 0) {
-            compactor->witness = index;
-            compaction->result.blocks_locked++;
-        }
-        pin_pages(compactor, at, at + jf_header_stride(header));
+/* What cannot move stays, and so do the pages it touches. */
+static void stay(struct jf_compaction *compaction, struct jf_compactor *compactor,
+                 struct jf_group *group, struct jf_member *member) {
+    jf_word header = jf_header_load(member->at);
+    if (!jf_header_is_block(header)) { /* freed since it was looked at */
+        member->fate = JF_FATE_GONE;
+        return;
     }
-}
-
-/* Blocks that lie wholly in pages that stay anyway need not move. */
-static void keep_in_pinned_pages(struct jf_compactor *compactor, struct jf_group *group) {
-    for (unsigned i = 0; i < group->count; i++) {
-        uintptr_t at = group->at[i];
-        if (group->fate[i] == JF_FATE_MOVES &&
-            all_pages_pinned(compactor, at, at + jf_header_stride(jf_header_load(at))))
-            group->fate[i] = JF_FATE_STAYS;
+    member->fate = JF_FATE_LOCKED;
+    group->staying = true;
+    if (jf_entry_count(member->word) != 0) {
+        compactor->witness = jf_header_index(header);
+        compaction->result.blocks_locked++;
     }
+    pin_pages(compactor, member->at, member->at + jf_header_stride(header));
 }
 
-static jf_word *entry_at(const struct jf_heap *heap, uintptr_t at) {
-    return jf_space_entry(space_of(heap), jf_header_index(jf_header_load(at)));
-}
-
-static bool mark(struct jf_compaction *compaction, struct jf_group *group, unsigned i) {
-    jf_word word = group->word[i];
-    jf_word marked = word | JF_ENTRY_MOVING;
-    if (jf_word_compare_swap_light(entry_at(compaction->heap, group->at[i]), &word, marked)) {
-        group->word[i] = marked;
-        group->fate[i] = JF_FATE_MARKED;
-        return true;
+static inline void mark(struct jf_compaction *compaction, struct jf_group *group,
+                        struct jf_member *member) {
+    jf_word word = member->word;
+    member->word |= JF_ENTRY_MOVING;
+    member->fate = JF_FATE_MARKED;
+    if (jf_word_compare_swap_light(member->entry, &word, member->word)) {
+        group->marked = true;
+        return;
     }
-    group->fate[i] = JF_FATE_LOCKED;
+    member->fate = JF_FATE_LOCKED;
+    group->staying = true;
     compaction->result.moves_aborted++;
-    return false;
 }
 
 /* Takes the mark away, whoever counts on the word meanwhile. */
@@ -155,23 +147,59 @@ static void unmark(jf_word *entry) {
             return;
 }
 
-/* Third pass: marks the whole group, and only then asks whether every read section has been left since; a
- * section opened later sees the marks. */
-static void mark_all(struct jf_compaction *compaction, struct jf_compactor *compactor,
+/* Second pass: which blocks cannot move, and the pages that stay for them. The others are marked, unless some of
+ * them may yet have to stay in such pages. */
+static void classify(struct jf_compaction *compaction, struct jf_compactor *compactor,
                      struct jf_group *group) {
-    bool any = false;
-    for (unsigned i = 0; i < group->count; i++)
-        if (group->fate[i] == JF_FATE_MOVES)
-            any |= mark(compaction, group, i);
-    if (!any || jf_readers_quiet(compaction->readers, compaction->own_reader,
-                                 compaction->heap->u.grow.window->fence_all))
+    const uintptr_t base = space_of(compaction->heap)->base;
+    const bool any_pinned = compactor->any_pinned;
+    group->staying = group->marked = false;
+    for (unsigned i = 0; i < group->count; i++) {
+        struct jf_member *member = &group->members[i];
+        member->word = jf_word_load(member->entry);
+        if (!is_movable(base, member->word, member->at))
+            stay(compaction, compactor, group, member);
+        else if (any_pinned)
+            member->fate = JF_FATE_MOVES;
+        else
+            mark(compaction, group, member);
+    }
+}
+
+/* Blocks that lie wholly in pages that stay anyway need not move; the others are marked now. */
+static void keep_in_pinned_pages(struct jf_compaction *compaction, struct jf_compactor *compactor,
+                                 struct jf_group *group) {
+    for (unsigned i = 0; i < group->count; i++) {
+        struct jf_member *member = &group->members[i];
+        if (member->fate != JF_FATE_MOVES && member->fate != JF_FATE_MARKED)
+            continue;
+        uintptr_t end = member->at + jf_header_stride(jf_header_load(member->at));
+        if (all_pages_pinned(compactor, member->at, end)) {
+            if (member->fate == JF_FATE_MARKED)
+                unmark(member->entry);
+            member->fate = JF_FATE_STAYS;
+            group->staying = true;
+        } else if (member->fate == JF_FATE_MOVES) {
+            mark(compaction, group, member);
+        }
+    }
+}
+
+/* Third pass: the whole group is marked, and only now it is asked whether every read section has been left since; a
+ * section opened later sees the marks. */
+static void ask_readers(struct jf_compaction *compaction, struct jf_compactor *compactor,
+                        struct jf_group *group) {
+    if (!group->marked || jf_readers_quiet(compaction->readers, compaction->own_reader,
+                                           compaction->heap->u.grow.window->fence_all))
         return;
     for (unsigned i = 0; i < group->count; i++) {
-        if (group->fate[i] != JF_FATE_MARKED)
+        struct jf_member *member = &group->members[i];
+        if (member->fate != JF_FATE_MARKED)
             continue;
-        unmark(entry_at(compaction->heap, group->at[i]));
-        group->fate[i] = JF_FATE_LOCKED;
-        compactor->witness = jf_header_index(jf_header_load(group->at[i]));
+        unmark(member->entry);
+        member->fate = JF_FATE_LOCKED;
+        group->staying = true;
+        compactor->witness = jf_header_index(jf_header_load(member->at));
         compaction->result.moves_aborted++;
     }
 }
@@ -193,10 +221,12 @@ static inline void copy_block(uintptr_t to, uintptr_t from, size_t stride) {
 
 /* Copies a marked block to its new place and swaps the entry over; its stride, 0 when it was not moved. */
 static inline size_t move_marked(struct jf_compaction *compaction, struct jf_compactor *compactor,
-                                 uintptr_t at, jf_word marked) {
+                                 const struct jf_member *member) {
     struct jf_heap *heap = compaction->heap;
+    uintptr_t at = member->at;
+    jf_word marked = member->word;
+    /* not before it was marked: until then it may have been resized where it lies */
     jf_word header = jf_header_load(at);
-    jf_word *entry = jf_space_entry(space_of(heap), jf_header_index(header));
     size_t stride = jf_header_stride(header);
     /* freed meanwhile it is dead, and the swap below fails */
     JF_ASSERT((jf_header_is_block(header) || jf_header_kind(header) == JF_KIND_DEAD) &&
@@ -204,15 +234,15 @@ static inline size_t move_marked(struct jf_compaction *compaction, struct jf_com
     uintptr_t to = jf_gaps_place_fast(heap, compactor, stride, jf_header_align_log2(header));
     if (to == 0) {
         compactor->starved = compactor->source->starved = true;
-        unmark(entry);
+        unmark(member->entry);
         return 0;
     }
     __builtin_prefetch((const void *)(to + PLACE_AHEAD), 1);
     copy_block(to, at, stride);
-    jf_word moved = (marked & ~(JF_ENTRY_ADDRESS_MASK | JF_ENTRY_STATE_MASK)) |
-                    jf_entry_low(to + JF_HEADER_SIZE - heap->space->base, JF_ENTRY_LIVE);
-    if (!jf_word_compare_swap_light(entry, &marked, moved)) {
-        unmark(entry);
+    /* its address is as much higher or lower as the block is */
+    jf_word moved = marked - (JF_ENTRY_MOVING - JF_ENTRY_LIVE) + (jf_word)to - (jf_word)at;
+    if (!jf_word_compare_swap_light(member->entry, &marked, moved)) {
+        unmark(member->entry);
         jf_gaps_return(heap, compactor, to, stride);
         compaction->result.moves_aborted++;
         return 0;
@@ -229,21 +259,21 @@ static inline size_t move_marked(struct jf_compaction *compaction, struct jf_com
 /* Fourth pass: the moves, while the next group is looked at. */
 static void move_all(struct jf_compaction *compaction, struct jf_compactor *compactor,
                      struct jf_group *group, struct look *look, struct jf_group *next) {
-    const struct jf_space *space = space_of(compaction->heap);
     size_t bytes = 0;
     uint32_t blocks = 0;
     for (unsigned i = 0; i < group->count; i++) {
-        look_on(space, look, next, LOOKS_PER_MOVE);
-        if (group->fate[i] != JF_FATE_MARKED)
+        struct jf_member *member = &group->members[i];
+        look_on(look, next, LOOKS_PER_MOVE);
+        if (member->fate != JF_FATE_MARKED)
             continue;
-        size_t stride = move_marked(compaction, compactor, group->at[i], group->word[i]);
+        size_t stride = move_marked(compaction, compactor, member);
         if (stride == 0) {
-            group->fate[i] = JF_FATE_LOCKED;
+            member->fate = JF_FATE_LOCKED;
+            group->staying = true;
             if (!compactor->source->starved)
-                compactor->witness = jf_header_index(jf_header_load(group->at[i]));
+                compactor->witness = jf_header_index(jf_header_load(member->at));
             continue;
         }
-        group->fate[i] = JF_FATE_GONE;
         bytes += stride;
         blocks++;
     }
@@ -259,9 +289,10 @@ static void sweep(struct jf_compaction *compaction, struct jf_compactor *compact
                   const struct jf_group *group) {
     struct jf_region *region = compactor->source;
     for (unsigned i = 0; i < group->count; i++) {
-        if (group->fate[i] == JF_FATE_GONE)
+        const struct jf_member *member = &group->members[i];
+        if (member->fate == JF_FATE_GONE || member->fate == JF_FATE_MARKED)
             continue;
-        uintptr_t at = group->at[i];
+        uintptr_t at = member->at;
         compaction->result.bytes_released += jf_gaps_add_run(compactor, region, compactor->run, at);
         compactor->run = at + jf_header_stride(jf_header_load(at));
     }
@@ -271,12 +302,13 @@ static void do_group(struct jf_compaction *compaction, struct jf_compactor *comp
                      struct jf_group *group, struct look *look, struct jf_group *next) {
     classify(compaction, compactor, group);
     if (compactor->any_pinned)
-        keep_in_pinned_pages(compactor, group);
-    mark_all(compaction, compactor, group);
+        keep_in_pinned_pages(compaction, compactor, group);
+    ask_readers(compaction, compactor, group);
     move_all(compaction, compactor, group, look, next);
     /* whoever reads bytes that are overwritten from here on sees that the block has moved */
     jf_fence_release();
-    sweep(compaction, compactor, group);
+    if (group->staying)
+        sweep(compaction, compactor, group);
 }
 
 static void end_source(struct jf_compaction *compaction, struct jf_compactor *compactor) {
@@ -308,30 +340,35 @@ static void begin_source(struct jf_heap *heap, struct jf_compactor *compactor,
         compactor->cursor = jf_region_last(region); /* all dead: nothing to look at */
 }
 
-/* One batch of the source, no longer than `left_ns`. */
+/* One batch of the source, no longer than `left_ns`; without a limit all of it, so that the misses of each group but
+ * the first come in while another is moved. */
 static void do_batch(struct jf_compaction *compaction, struct jf_compactor *compactor,
                      uint64_t left_ns) {
     struct jf_heap *heap = compaction->heap;
+    bool limited = compaction->budget.total_ns != 0;
     uint64_t blocks = left_ns / 2 / BLOCK_NS + 1;
     uint64_t bytes = left_ns / 2 * 1024 / BYTE_NS_KIB;
-    uint64_t most =
-        heap->options.moved != NULL ? (uint64_t)JF_MOVED_MAX : (uint64_t)JF_BATCH_BLOCKS;
+    uint64_t most = limited ? JF_BATCH_BLOCKS : JF_REGION_SIZE / JF_GRAIN;
+    size_t most_bytes = limited ? JF_BATCH_BYTES : JF_REGION_SIZE;
+    if (heap->options.moved != NULL)
+        most = JF_MOVED_MAX;
     struct look look = {
         .at = compactor->cursor,
         .last = jf_region_last(compactor->source),
         .fetched = compactor->cursor,
+        .entries = jf_space_entry(space_of(heap), 0),
         .blocks = (unsigned)(blocks < most ? blocks : most),
-        .bytes = bytes < JF_BATCH_BYTES ? (size_t)bytes : JF_BATCH_BYTES,
+        .bytes = bytes < most_bytes ? (size_t)bytes : most_bytes,
         /* asking readers costs more than a group of few blocks */
         .group = jf_readers_none(compaction->readers) ? GROUP_BLOCKS : JF_GROUP_BLOCKS,
     };
     look.headers = STEPS_PER_BLOCK * look.blocks;
-    compactor->claim = look.bytes;
+    compactor->claim = look.bytes < JF_BATCH_BYTES ? look.bytes : JF_BATCH_BYTES;
     unsigned looked = look.blocks;
     struct jf_group *group = &compactor->groups[0], *next = &compactor->groups[1];
     group->count = 0;
     for (;;) {
-        look_on(space_of(heap), &look, group, UINT32_MAX);
+        look_on(&look, group, UINT32_MAX);
         if (group->count == 0)
             break;
         next->count = 0;

@@ -121,14 +121,13 @@ static struct jf_region *take_empty(struct jf_compactor *compactor, unsigned ind
     return region;
 }
 
-/* The oldest empty region that has all its memory is filled: what is left for giving back are those vacated one
- * after the other. */
+/* The empty region that was vacated last is filled, if it has all its memory: it is still in the processor's caches,
+ * and those vacated before it are left for giving back. */
 static void empty_gap(struct jf_compactor *compactor) {
-    unsigned index = 0;
-    while (index < compactor->empty_count &&
-           jf_region_committed(compactor->empty[index]) != JF_REGION_SIZE)
-        index++;
-    struct jf_region *region = take_empty(compactor, index < compactor->empty_count ? index : 0);
+    unsigned index = compactor->empty_count;
+    while (index > 0 && jf_region_committed(compactor->empty[index - 1]) != JF_REGION_SIZE)
+        index--;
+    struct jf_region *region = take_empty(compactor, index > 0 ? index - 1 : 0);
     begin_gap(compactor, region, jf_region_first(region), jf_region_last(region));
 }
 
