@@ -129,8 +129,9 @@ inline void rmread_begin(void) {
         rm_read_begin_slow_v1();
         return;
     }
-    /* odd, also when a signal handler had a section of its own since the depth was raised */
-    __atomic_store_n(&rm_reader_v1.sequence, rm_reader_v1.sequence | 1, __ATOMIC_RELAXED);
+    /* odd, also when a signal handler had a section of its own since the depth was raised; released, for whoever
+     * sees that it has changed takes it that the section before is over */
+    __atomic_store_n(&rm_reader_v1.sequence, rm_reader_v1.sequence | 1, __ATOMIC_RELEASE);
     if (!RM_LIKELY(RM_WINDOW_(reader_fence) == 0))
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
