@@ -142,6 +142,8 @@ static void show_window(void) {
     const struct jf_window *window = jf_api.window;
     __atomic_store_n(&jf_fast.base, window->space.base, __ATOMIC_RELAXED);
     __atomic_store_n(&jf_fast.table, window->space.table, __ATOMIC_RELAXED);
+    __atomic_store_n(&jf_fast.heads, window->space.heads, __ATOMIC_RELAXED);
+    __atomic_store_n(&jf_fast.reach, jf_api.entries, __ATOMIC_RELEASE);
     bool allowed = !jf_api.slow && window->fence_all;
     __atomic_store_n(&jf_fast.entries, allowed ? jf_api.entries : 0, __ATOMIC_RELEASE);
 #endif

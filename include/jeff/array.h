@@ -83,10 +83,11 @@ struct rm_array_stats {
     size_t capacity;
     size_t element_size; /* bytes */
     size_t alignment;    /* bytes */
-    size_t bytes;        /* of the block, with the 8 or 16 in which the allocator keeps the array */
-    size_t unused;       /* bytes of capacity behind the last element */
-    size_t room;         /* bytes it can grow to where it lies by what was reserved for it alone */
-    unsigned locks;      /* held now */
+    size_t
+        bytes; /* of the block; in fixed heaps and large blocks 8 or 16 of them are the allocator's */
+    size_t unused;  /* bytes of capacity behind the last element */
+    size_t room;    /* bytes it can grow to where it lies by what was reserved for it alone */
+    unsigned locks; /* held now */
     unsigned hints;
     enum rm_array_growth growth;
     int string; /* always terminated */

@@ -1,5 +1,7 @@
 /* Arrays: life and size. */
-#include "collections/array.h"
+#include "collections/array_quick.h"
+
+#include "base/debug.h"
 
 enum {
     WORTH_ROOM = 128 << 10, /* blocks from here up have chunks of their own */
@@ -44,13 +46,14 @@ static inline bool decode_tail(struct jf_array *open) {
     if (open->size < sizeof(jf_word) || open->size % sizeof(jf_word) != 0)
         return false;
     const jf_word *tail = (const jf_word *)(const void *)(open->elements + open->size) - 1;
-    open->flags = (unsigned)*tail & 0xff;
+    bool marked = (*tail & JF_ARRAY_MARK) != 0;
+    open->flags = (unsigned)*tail & (JF_ARRAY_MARK - 1);
     open->length = (size_t)(*tail >> 24);
     open->element_size = (size_t)(*tail >> 8) & JF_ARRAY_NARROW_MAX;
     if (open->element_size == 0 && open->size >= 2 * sizeof(jf_word))
         open->element_size = (size_t)tail[-1];
     size_t bytes;
-    return (open->flags & JF_ARRAY_MARK) != 0 && open->element_size != 0 &&
+    return marked && open->element_size != 0 && jf_array_tail_size(open, open->size) != 0 &&
            jf_array_bytes(open, open->length, &bytes) && bytes <= open->size;
 }
 
@@ -58,10 +61,27 @@ bool jf_array_read_tail(struct jf_array *open) {
     return decode_tail(open);
 }
 
-/* The same of a locked block, whose size is found first. */
-static inline bool read_tail(struct jf_array *open) {
-    open->size = size_of(rmarray_handle(open->array), open->elements);
-    return decode_tail(open);
+/* The head or the tail of a locked block. */
+static inline bool read_word(struct jf_array *open) {
+    const jf_word *place = jf_array_head(open->array);
+    jf_word head = place != NULL ? __atomic_load_n(place, __ATOMIC_RELAXED) : 0;
+    open->headed = place != NULL;
+    if (!RM_LIKELY(open->headed && jf_array_head_is_of(head, open->array))) {
+        open->size = size_of(rmarray_handle(open->array), open->elements);
+        return decode_tail(open);
+    }
+    open->size = jf_array_head_size(head);
+    open->length = jf_array_head_length(head);
+    open->element_size = jf_array_head_element(head);
+    open->flags = (unsigned)head & JF_ARRAY_HEAD_FLAGS;
+    JF_ASSERT(open->size == size_of(rmarray_handle(open->array), open->elements));
+    return true;
+}
+
+/* Where it has a tail no head must say anything else. */
+static void forget_head(const struct jf_array *open) {
+    if (open->headed && jf_array_tail_size(open, open->size) != 0)
+        __atomic_store_n(jf_array_head(open->array), 0, __ATOMIC_RELAXED);
 }
 
 bool jf_array_open(struct jf_array *ret_open, rmarray_t array, const char *call) {
@@ -70,7 +90,7 @@ bool jf_array_open(struct jf_array *ret_open, rmarray_t array, const char *call)
     ret_open->section = false;
     ret_open->elements = lock(rmarray_handle(array), call);
     if (RM_LIKELY(ret_open->elements != NULL)) {
-        if (RM_LIKELY(read_tail(ret_open)))
+        if (RM_LIKELY(read_word(ret_open)))
             return true;
         jf_array_close(ret_open);
         ret_open->elements = NULL;
@@ -106,7 +126,7 @@ bool jf_array_enter(struct jf_array *ret_open, rmarray_t array, const char *call
     ret_open->array = array;
     ret_open->call = call;
     if (RM_LIKELY(hold_section(ret_open))) {
-        if (RM_LIKELY(read_tail(ret_open)))
+        if (RM_LIKELY(read_word(ret_open)))
             return true;
         rmread_end();
     }
@@ -140,20 +160,6 @@ static size_t whole_block(const struct jf_heap *heap, size_t bytes) {
                                                          : 0;
 }
 
-static size_t grown(const struct jf_array *open) {
-    size_t size = open->size;
-    switch ((open->flags & JF_ARRAY_GROWTH_MASK) + 1) {
-    case RM_GROWTH_HALF:
-        return size + size / 2;
-    case RM_GROWTH_DOUBLE:
-        return size <= SIZE_MAX / 2 ? 2 * size : size;
-    case RM_GROWTH_EIGHTH:
-        return size + size / 8;
-    default:
-        return size;
-    }
-}
-
 /* Address space for a block of this size. */
 static size_t room_for(const struct jf_array *open, size_t bytes) {
     unsigned hints = open->flags >> JF_ARRAY_HINT_SHIFT;
@@ -172,6 +178,7 @@ static bool reopen(struct jf_array *open) {
         return false;
     }
     open->size = size_of(rmarray_handle(open->array), open->elements);
+    forget_head(open);
     jf_array_set_length(open, open->length);
     return true;
 }
@@ -228,13 +235,36 @@ bool jf_array_resize_to(struct jf_array *open, size_t bytes, size_t more) {
     return outcome == JF_BLOCKS_DONE;
 }
 
+#if JF_HAS_GROWING
+bool jf_array_quick_grow(struct jf_array_quick *quick, size_t kept, size_t bytes) {
+    size_t size = jf_array_head_size(quick->head);
+    size_t more = jf_array_grown((unsigned)quick->head & JF_ARRAY_HEAD_FLAGS, size);
+    size_t stride;
+    if (!jf_block_stride(more > bytes ? more : bytes, &stride) || stride >= JF_LARGE_MIN)
+        return false;
+    struct jf_swap swap = {.word = quick->word,
+                           .index = (uint32_t)(quick->place - (jf_word *)JF_FAST(heads)),
+                           .size = size,
+                           .new_size = stride - JF_HEADER_SIZE,
+                           .kept = kept};
+    uintptr_t payload = jf_grow_swap(&swap);
+    if (payload == 0)
+        return false;
+    quick->elements = (unsigned char *)payload;
+    jf_word mask = (jf_word)JF_ARRAY_HEAD_GRAINS_MAX << JF_ARRAY_HEAD_GRAINS;
+    quick->head = (quick->head & ~mask) | (jf_word)(stride / JF_GRAIN) << JF_ARRAY_HEAD_GRAINS;
+    return true;
+}
+#endif
+
 bool jf_array_make_room(struct jf_array *open, size_t more) {
     size_t length, bytes;
     if (!jf_bits_add(open->length, more, &length) || !jf_array_bytes(open, length, &bytes)) {
         jf_os_set_errno(JF_OS_ENOMEM);
         return false;
     }
-    return RM_LIKELY(bytes <= open->size) || jf_array_resize_to(open, bytes, grown(open));
+    return RM_LIKELY(bytes <= open->size) ||
+           jf_array_resize_to(open, bytes, jf_array_grown(open->flags, open->size));
 }
 
 /* ------------------------------------------------------------------------------------- life */
@@ -266,8 +296,8 @@ static bool import(size_t element_size, const struct rm_array_options *options, 
     if (*ret_align_log2 < JF_ALIGN_LOG2_MIN)
         *ret_align_log2 = JF_ALIGN_LOG2_MIN;
     *ret_made = (struct jf_array){.element_size = element_size};
-    ret_made->flags = growth_of(options) | (string ? JF_ARRAY_STRING : 0) |
-                      options->hints << JF_ARRAY_HINT_SHIFT | JF_ARRAY_MARK;
+    ret_made->flags =
+        growth_of(options) | (string ? JF_ARRAY_STRING : 0) | options->hints << JF_ARRAY_HINT_SHIFT;
     return true;
 }
 
@@ -275,6 +305,7 @@ static bool import(size_t element_size, const struct rm_array_options *options, 
 static rmarray_t make(struct jf_heap *heap, struct jf_array *made, size_t capacity,
                       unsigned align_log2) {
     size_t bytes;
+    made->headed = JF_HAS_GROWING && !heap->fixed;
     size_t size = jf_array_bytes(made, capacity, &bytes) ? whole_block(heap, bytes) : 0;
     if (size == 0) {
         jf_os_set_errno(JF_OS_ENOMEM);
@@ -289,7 +320,8 @@ static rmarray_t make(struct jf_heap *heap, struct jf_array *made, size_t capaci
         rmfree(handle);
         return NULL;
     }
-    made->size = size_of(handle, made->elements);
+    made->size = size;
+    forget_head(made);
     jf_array_set_length(made, 0);
     jf_array_close(made);
     return made->array;
@@ -455,7 +487,8 @@ int rmarray_stats(rmarray_t array, struct rm_array_stats *ret_stats) {
         .element_size = open.element_size,
         .alignment = (size_t)1 << info.align_log2,
         .bytes = open.size,
-        .unused = open.size - jf_array_tail_size(&open) - jf_array_is_string(&open) - used,
+        .unused =
+            open.size - jf_array_tail_size(&open, open.size) - jf_array_is_string(&open) - used,
         .room = info.room,
         .locks = info.locks - 1,
         .hints = open.flags >> JF_ARRAY_HINT_SHIFT & 15,

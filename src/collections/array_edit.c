@@ -1,8 +1,7 @@
 /* Arrays: elements in and out, and the append cursor. */
-#include "collections/array.h"
+#include "collections/array_quick.h"
 
 enum {
-    SOON = 4 << 10,          /* bytes that may be copied in a read section */
     PIECE = 256 << 10,       /* bytes that a cursor makes ready at a time */
     PIECE_WORTH = 512 << 10, /* in arrays from this size up */
     HUGE_WORTH = 32 << 20,   /* from here up the pieces are huge pages */
@@ -16,11 +15,13 @@ static int bad_index(struct jf_array *open) {
 /* For a call that copies one element. */
 static inline bool enter(struct jf_array *ret_open, rmarray_t array, const char *call) {
     return jf_array_enter(ret_open, array, call) &&
-           (RM_LIKELY(ret_open->element_size <= SOON) || jf_array_settle(ret_open));
+           (RM_LIKELY(ret_open->element_size <= JF_ARRAY_SOON) || jf_array_settle(ret_open));
 }
 
 int rmarray_push(rmarray_t array, const void *element) {
     struct jf_array open;
+    if (RM_LIKELY(jf_array_quick_append(array, element, 1)))
+        return 0;
     if (!enter(&open, array, "rmarray_push"))
         return -1;
     if (!jf_array_make_room(&open, 1))
@@ -87,7 +88,7 @@ void jf_array_take_out(struct jf_array *open, size_t index, size_t count) {
 static int insert(struct jf_array *open, size_t index, const void *elements, size_t count) {
     if (!jf_array_make_room(open, count))
         return jf_array_fail(open);
-    if (count * open->element_size > SOON && !jf_array_settle(open))
+    if (count * open->element_size > JF_ARRAY_SOON && !jf_array_settle(open))
         return -1;
     jf_array_put_in(open, index, elements, count);
     jf_array_close(open);
@@ -103,6 +104,8 @@ int rmarray_insert(rmarray_t array, size_t index, const void *elements, size_t c
 
 int rmarray_append(rmarray_t array, const void *elements, size_t count) {
     struct jf_array open;
+    if (RM_LIKELY(jf_array_quick_append(array, elements, count)))
+        return 0;
     if (!jf_array_enter(&open, array, "rmarray_append"))
         return -1;
     return insert(&open, open.length, elements, count);

@@ -82,12 +82,15 @@ static inline jf_word jf_entry_next_generation(jf_word word) {
 
 /* A space: what entry addresses and indexes count from. One for all growing heaps, one in each fixed
  * heap. In a growing space entry i lies at table + 8 i; in a fixed one the table grows downwards from
- * the end of the buffer and entry i lies at table_end - 8 (i + 1). Index 0 is never given out. */
+ * the end of the buffer and entry i lies at table_end - 8 (i + 1). Index 0 is never given out. In a growing
+ * space there is a head for every entry as well: a word for whoever uses the block (collections/array.h), which
+ * has memory from the first time on that it is written. */
 struct jf_space {
     uintptr_t base;      /* address that offset 0 stands for */
     uintptr_t limit;     /* first address behind the space */
     uintptr_t table;     /* lowest entry */
     uintptr_t table_end; /* behind the highest entry */
+    uintptr_t heads;     /* head of entry 0; 0: the space has none */
     unsigned id;         /* of a fixed space: its place in the registry, part of 32-bit handles */
     bool descending;     /* fixed */
 };
@@ -95,6 +98,11 @@ struct jf_space {
 static inline jf_word *jf_space_entry(const struct jf_space *space, uint32_t index) {
     return space->descending ? (jf_word *)space->table_end - 1 - index
                              : (jf_word *)space->table + index;
+}
+
+/* Of a space that has heads. */
+static inline jf_word *jf_space_head(const struct jf_space *space, uint32_t index) {
+    return (jf_word *)space->heads + index;
 }
 
 static inline uint32_t jf_space_index(const struct jf_space *space, const jf_word *entry) {

@@ -138,8 +138,9 @@ size_t jf_table_trim(struct jf_table *table, struct jf_table_owner *owner, size_
         page->floor = next_floor(table, page);
         page->carved = 0;
         page->free = 0;
-        jf_os_give_back((uintptr_t)jf_space_entry(table->space, jf_table_page_first(table, page)),
-                        JF_TABLE_PAGE_SIZE);
+        uint32_t first = jf_table_page_first(table, page);
+        jf_os_give_back((uintptr_t)jf_space_entry(table->space, first), JF_TABLE_PAGE_SIZE);
+        jf_os_give_back((uintptr_t)jf_space_head(table->space, first), JF_TABLE_PAGE_SIZE);
         page->next = table->free_pages;
         table->free_pages = page;
         trimmed++;

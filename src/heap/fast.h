@@ -20,6 +20,9 @@ struct jf_fast {
     uintptr_t base;
     uintptr_t table;
     uintptr_t entries;
+    uintptr_t heads; /* as in the space */
+    uintptr_t
+        reach; /* entries of the table that are accessible, also while fast paths are forbidden */
 };
 extern struct jf_fast jf_fast __attribute__((visibility("hidden")));
 

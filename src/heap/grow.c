@@ -294,14 +294,11 @@ static uintptr_t bump(struct jf_local *local, size_t stride, unsigned align_log2
     return at;
 }
 
-/* Whether an entry and room are at hand or can be made so without the window's mutex: the local. */
-static struct jf_local *ready(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
-                              unsigned align_log2) {
+/* The local in which there is room, or can be made without the window's mutex. */
+static struct jf_local *roomy(const struct jf_thread *thread, const struct jf_heap *heap,
+                              size_t stride, unsigned align_log2) {
     struct jf_local *local = jf_thread_local(thread, heap, false);
     if (local == NULL)
-        return NULL;
-    if (!jf_table_ready(&thread->entries) &&
-        !jf_table_refill(&thread->window->table, &thread->entries))
         return NULL;
     /* larger blocks would skip many holes: they do not look further here */
     bool near = hole_takes(local, stride, align_log2) || stride < OVERFLOW_STRIDE;
@@ -311,6 +308,23 @@ static struct jf_local *ready(struct jf_thread *thread, struct jf_heap *heap, si
         return NULL;
     local = jf_thread_local(thread, heap, true);
     return extend(local, stride, align_log2) ? local : NULL;
+}
+
+/* The same when an entry is at hand as well. */
+static struct jf_local *ready(struct jf_thread *thread, const struct jf_heap *heap, size_t stride,
+                              unsigned align_log2) {
+    if (!jf_table_ready(&thread->entries) &&
+        !jf_table_refill(&thread->window->table, &thread->entries))
+        return NULL;
+    return roomy(thread, heap, stride, align_log2);
+}
+
+struct jf_local *jf_grow_bump(struct jf_thread *thread, const struct jf_heap *heap, size_t stride,
+                              uintptr_t *ret_at) {
+    struct jf_local *local = roomy(thread, heap, stride, JF_ALIGN_LOG2_MIN);
+    if (local != NULL)
+        *ret_at = bump(local, stride, JF_ALIGN_LOG2_MIN);
+    return local;
 }
 
 uintptr_t jf_grow_place(struct jf_thread *thread, struct jf_heap *heap, size_t stride,

@@ -1,7 +1,7 @@
 /* THE MAP: what a heap is made of, and the rules it lives by.
  *
  *   growing profile                                      fixed profile (all inside the buffer)
- *   window  [ page notes | entries | arena ........ ]    [ jf_heap | region ........ | entries ]
+ *   window  [ page notes | entries | heads | arena . ]   [ jf_heap | region ........ | entries ]
  *                                    |                               blocks -> hole    <- grow
  *           regions of 1 MiB, large blocks in chunks
  *
@@ -451,6 +451,17 @@ void jf_grow_freed(struct jf_window *window, uint32_t index, jf_word word);
 /* `room`: address space that the block is to have for growing where it lies; 0 = no more than it needs. */
 bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, size_t room,
                     bool in_place);
+/* An unlocked block of a growing heap that is to become larger. Sizes leave 8 modulo 16. */
+struct jf_swap {
+    jf_word word;    /* its entry as it was read: LIVE, count 0 */
+    uint32_t index;  /* of the entry */
+    size_t size;     /* now */
+    size_t new_size; /* more than that */
+    size_t kept;     /* bytes of contents */
+};
+/* Gives it another place without waiting for anybody: the payload's address; 0, and nothing has changed, when that is
+ * not so simple. A read section of the calling thread does not matter. */
+uintptr_t jf_grow_swap(const struct jf_swap *swap);
 /* The heap that a payload address of the window belongs to; NULL when to none. */
 struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload);
 /* What stands for a purged block's address, in grains: the heap's id and the block's alignment. */
@@ -561,6 +572,11 @@ void jf_grow_account_block(struct jf_thread *thread, uintptr_t payload);
  * inside when there is room, outside when not; it has an entry ready. *ret_stride. */
 uintptr_t jf_grow_place(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
                         unsigned align_log2);
+
+/* The same for a block that has its entry, without waiting for anybody: the local in which it lies last, or NULL. The
+ * thread is inside and stays so. */
+struct jf_local *jf_grow_bump(struct jf_thread *thread, const struct jf_heap *heap, size_t stride,
+                              uintptr_t *ret_at);
 
 /* large.c: a block with a chunk of its own and no entry yet; NULL when there is no memory. The chunk has
  * `room` bytes of address space if that is more than the size and can be had. `over` bytes above the heap's limit are

@@ -5,13 +5,13 @@ enum {
     WINDOW_SHIFT = 40,     /* 1 TiB */
     WINDOW_SHIFT_MIN = 24, /* 16 MiB, under ulimit -v */
     TABLE_SHARE_SHIFT = 3, /* an eighth of the window for the handle table */
-    NOTES_SHARE_SHIFT = 8, /* notes of 64 bytes for pages of 16 KiB */
+    NOTES_SHARE_SHIFT = 9, /* notes of 64 bytes for pages of 16 KiB and as much for their heads */
     HEAPS_MAX = 512,
     NOTES_STEP = 64 << 10, /* bytes of notes made accessible at a time */
 };
-#define TABLE_MAX ((size_t)33 << 30) /* 32-bit indexes, and the notes */
+#define TABLE_MAX ((size_t)65 << 30) /* 32-bit indexes, and the notes */
 
-_Static_assert(sizeof(struct jf_table_page) <= JF_TABLE_PAGE_SIZE >> NOTES_SHARE_SHIFT,
+_Static_assert(sizeof(struct jf_table_page) <= 2 * JF_TABLE_PAGE_SIZE >> NOTES_SHARE_SHIFT,
                "the notes' share of the window holds a note for every page");
 
 static void lay_out(struct jf_window *window) {
@@ -19,13 +19,14 @@ static void lay_out(struct jf_window *window) {
     uintptr_t base = jf_arena_base(arena);
     size_t room = jf_arena_table_size(arena);
     size_t notes = jf_bits_round_up(room >> NOTES_SHARE_SHIFT, JF_UNIT_SIZE);
-    size_t pages = (room - notes) / JF_TABLE_PAGE_SIZE;
+    size_t pages = (room - notes) / (2 * JF_TABLE_PAGE_SIZE);
     if (pages > (size_t)1 << (32 - JF_TABLE_PAGE_SHIFT))
         pages = (size_t)1 << (32 - JF_TABLE_PAGE_SHIFT);
     window->space.base = base;
     window->space.limit = base + jf_arena_size(arena);
     window->space.table = base + notes;
     window->space.table_end = window->space.table + pages * JF_TABLE_PAGE_SIZE;
+    window->space.heads = window->space.table_end;
     window->table.space = &window->space;
     window->table.pages = (struct jf_table_page *)base;
     window->table.pages_max = pages;
@@ -77,9 +78,11 @@ bool jf_window_add_page(struct jf_window *window, struct jf_table_owner *owner) 
             return false;
         table->pages_ready += NOTES_STEP / sizeof *page;
     }
-    uintptr_t memory = window->space.table + table->pages_used * JF_TABLE_PAGE_SIZE;
-    if (!jf_arena_make_accessible(window->arena, memory, JF_TABLE_PAGE_SIZE))
-        return false;
+    size_t offset = table->pages_used * JF_TABLE_PAGE_SIZE;
+    const uintptr_t memory[] = {window->space.table + offset, window->space.heads + offset};
+    for (unsigned i = 0; i < 2; i++)
+        if (!jf_arena_make_accessible(window->arena, memory[i], JF_TABLE_PAGE_SIZE))
+            return false;
     /* read without the mutex where an index may be any number */
     __atomic_store_n(&table->pages_used, table->pages_used + 1, __ATOMIC_RELEASE);
     jf_table_give_page(table, owner, page);

@@ -1,0 +1,166 @@
+/* The growing profile: more room for a small block in few steps. The block changes places with one that waits in a bin
+ * of the thread, whose entry gets the old place in exchange; or it goes where the thread bumps. Neither table nor mutex
+ * is touched. Whatever is out of the ordinary is left to jf_grow_resize.
+ */
+#include "base/debug.h"
+#include "heap/fast.h"
+#include "heap/region.h"
+
+#include <string.h>
+
+enum {
+    LINE = 64,
+    FETCH_MAX = 512, /* bytes of contents that are asked for ahead */
+    WORTH_A_LOOK =
+        1024, /* strides from here up may grow into what is dead behind them: jf_grow_resize looks */
+};
+
+/* Where the block goes. */
+struct place {
+    uintptr_t at;           /* its header */
+    uint32_t index;         /* entry of the block that waits there; 0: none, it was bumped */
+    struct jf_local *local; /* into this */
+};
+
+/* One block's change of places. */
+struct change {
+    struct jf_thread *thread;
+    struct jf_share *share;
+    struct jf_region *region; /* of the old place */
+    const struct jf_space *space;
+    const struct jf_swap *swap;
+    uintptr_t payload; /* old */
+    size_t stride;     /* new */
+};
+
+static void fetch(uintptr_t payload, size_t size) {
+    uintptr_t end = payload + (size < FETCH_MAX ? size : FETCH_MAX);
+    __builtin_prefetch((const void *)(payload - JF_HEADER_SIZE), 1);
+    for (uintptr_t at = payload + LINE - JF_HEADER_SIZE; at < end; at += LINE)
+        __builtin_prefetch((const void *)at);
+}
+
+static bool take_place(const struct change *change, struct place *ret_place) {
+    struct jf_bins *bins = &change->share->bins;
+    struct jf_local *local = &change->share->local[0];
+    struct jf_heap *heap = change->region->heap;
+    size_t bin = change->stride / JF_GRAIN;
+    ret_place->index = 0;
+    if (bin < JF_BINS && (bins->count[bin] != 0 || jf_depot_take(heap, bins, bin))) {
+        ret_place->index = bins->slot[bin][--bins->count[bin]];
+        jf_word word = jf_word_load(jf_space_entry(change->space, ret_place->index));
+        ret_place->at = jf_space_address(change->space, word) - JF_HEADER_SIZE;
+        return true;
+    }
+    if (local->bump == change->payload + change->swap->size) /* it can grow there */
+        return false;
+    if (!RM_LIKELY(local->bump + change->stride <= local->limit)) {
+        ret_place->local = jf_grow_bump(change->thread, heap, change->stride, &ret_place->at);
+        return ret_place->local != NULL;
+    }
+    ret_place->local = local;
+    ret_place->at = local->bump;
+    local->bump += change->stride;
+    local->blocks++;
+    return true;
+}
+
+static void give_back(const struct change *change, const struct place *place) {
+    struct jf_bins *bins = &change->share->bins;
+    size_t bin = change->stride / JF_GRAIN;
+    if (place->index != 0) {
+        bins->slot[bin][bins->count[bin]++] = place->index;
+    } else {
+        place->local->bump = place->at;
+        place->local->blocks--;
+    }
+}
+
+/* The old place, which no entry names any more: it waits in exchange for the new one, or is dead. */
+static void leave_place(const struct change *change, jf_word header, uint32_t index) {
+    struct jf_thread *thread = change->thread;
+    struct jf_bins *bins = &change->share->bins;
+    uintptr_t at = change->payload - JF_HEADER_SIZE;
+    size_t stride = jf_header_stride(header);
+    if (index == 0) {
+        jf_header_store(at, jf_header_with_kind(header, JF_KIND_DEAD));
+        jf_region_account(thread->window, change->region, (uint32_t)stride, 1);
+        return;
+    }
+    jf_header_store(at, jf_header_make(index, stride, 0, JF_ALIGN_LOG2_MIN, JF_KIND_BLOCK));
+    jf_word *entry = jf_space_entry(change->space, index);
+    jf_word_publish_low_light(
+        entry, jf_word_load(entry),
+        jf_entry_low(change->payload - change->space->base, JF_ENTRY_PENDING));
+    size_t bin = stride / JF_GRAIN;
+    if (bin < JF_BINS && jf_bins_have_room(bin, bins->count[bin])) {
+        bins->slot[bin][bins->count[bin]++] = index;
+        return;
+    }
+    thread->ring[thread->ring_count++] = index;
+    if (thread->ring_count == JF_RING_SIZE)
+        jf_thread_empty_ring(thread);
+}
+
+/* Claims the block, copies it, lets its entry name the new place. False, and nothing has changed, when it is not as
+ * the caller saw it. */
+static bool move_to(const struct change *change, const struct place *place) {
+    const struct jf_swap *swap = change->swap;
+    jf_word *entry = jf_space_entry(change->space, swap->index);
+    jf_word word = swap->word;
+    jf_word claimed = word ^ (JF_ENTRY_LIVE ^ JF_ENTRY_RESIZING);
+    if (!RM_LIKELY(jf_word_compare_swap_light(entry, &word, claimed)))
+        return false;
+    jf_word header = jf_header_load(change->payload - JF_HEADER_SIZE);
+    if (!RM_LIKELY(jf_header_align_log2(header) == JF_ALIGN_LOG2_MIN &&
+                   jf_header_stride(header) == swap->size + JF_HEADER_SIZE)) {
+        jf_word_publish_low_light(
+            entry, claimed, jf_entry_low(change->payload - change->space->base, JF_ENTRY_LIVE));
+        return false;
+    }
+    uintptr_t payload = place->at + JF_HEADER_SIZE;
+    jf_header_store(place->at, jf_header_make(swap->index, change->stride, 0, JF_ALIGN_LOG2_MIN,
+                                              jf_header_kind(header)));
+    memcpy((void *)payload, (const void *)change->payload, swap->kept);
+    jf_word_publish_low_light(entry, claimed,
+                              jf_entry_low(payload - change->space->base, JF_ENTRY_LIVE));
+    leave_place(change, header, place->index);
+    return true;
+}
+
+/* Whether blocks of this heap may wait in bins, as in bins.c. */
+static bool is_plain(const struct jf_heap *heap) {
+    return heap->options.check == 0 && heap->options.scramble_period == 0;
+}
+
+uintptr_t jf_grow_swap(const struct jf_swap *swap) {
+    struct jf_thread *thread = jf_thread_root;
+    size_t stride = swap->new_size + JF_HEADER_SIZE;
+    if (JF_MARK_ACTIVE || thread == NULL || !thread->fence_all || stride >= JF_LARGE_MIN / 2 ||
+        swap->size >= WORTH_A_LOOK)
+        return 0;
+    const struct jf_space *space = &thread->window->space;
+    struct change change = {
+        .thread = thread,
+        .space = space,
+        .swap = swap,
+        .payload = jf_space_address(space, swap->word),
+        .stride = stride,
+    };
+    if (change.payload % JF_UNIT_SIZE == 0) /* it may have a chunk of its own */
+        return 0;
+    fetch(change.payload, swap->kept);
+    change.region = jf_arena_owner(thread->window->arena, change.payload);
+    change.share = jf_thread_share(thread, change.region->heap);
+    if (change.share == NULL || !is_plain(change.region->heap) || !jf_fast_enter(thread))
+        return 0;
+    struct place place;
+    bool done = take_place(&change, &place);
+    if (done) {
+        done = move_to(&change, &place);
+        if (!done)
+            give_back(&change, &place);
+    }
+    jf_thread_leave(thread);
+    return done ? place.at + JF_HEADER_SIZE : 0;
+}
