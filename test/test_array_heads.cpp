@@ -156,6 +156,31 @@ TEST_F(Heads, AGrowingArrayChangesPlacesWithABlockThatWaits) {
         rmfree(handle);
 }
 
+TEST_F(Heads, ALockedArrayStaysWhereItIs) {
+    std::vector<rmarray_t> arrays;
+    std::vector<rmhandle_t> blocks; // or the last array could grow where the thread bumps
+    for (int i = 0; i < 20; i++) {
+        arrays.push_back(make(1));
+        blocks.push_back(rmheap_malloc(heap, 50));
+    }
+    for (rmarray_t array : arrays) {
+        std::vector<char> text(rmarray_capacity(array), 'x');
+        ASSERT_EQ(0, rmarray_append(array, text.data(), text.size()));
+        const void *address = rmarray_lock(array);
+        EXPECT_EQ(-1, rmarray_push(array, "y"));
+        EXPECT_EQ(EBUSY, errno);
+        EXPECT_EQ(address, rmweaklock(rmarray_handle(array)));
+        EXPECT_TRUE(is(array, text));
+        rmarray_unlock(array);
+        text.push_back('y');
+        EXPECT_EQ(0, rmarray_push(array, "y"));
+        EXPECT_TRUE(is(array, text));
+        rmarray_destroy(array);
+    }
+    for (rmhandle_t block : blocks)
+        rmfree(block);
+}
+
 TEST_F(Heads, AGrowingArrayKeepsAlignmentAndPriority) {
     std::vector<rmarray_t> arrays;
     for (size_t alignment : {16, 64, 1024})

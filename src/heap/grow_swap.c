@@ -137,7 +137,7 @@ uintptr_t jf_grow_swap(const struct jf_swap *swap) {
     struct jf_thread *thread = jf_thread_root;
     size_t stride = swap->new_size + JF_HEADER_SIZE;
     if (JF_MARK_ACTIVE || thread == NULL || !thread->fence_all || stride >= JF_LARGE_MIN / 2 ||
-        swap->size >= WORTH_A_LOOK)
+        swap->size >= WORTH_A_LOOK || jf_entry_count(swap->word) != 0)
         return 0;
     const struct jf_space *space = &thread->window->space;
     struct change change = {

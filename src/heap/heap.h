@@ -451,9 +451,9 @@ void jf_grow_freed(struct jf_window *window, uint32_t index, jf_word word);
 /* `room`: address space that the block is to have for growing where it lies; 0 = no more than it needs. */
 bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, size_t room,
                     bool in_place);
-/* An unlocked block of a growing heap that is to become larger. Sizes leave 8 modulo 16. */
+/* A block of a growing heap that is to become larger. Sizes leave 8 modulo 16. */
 struct jf_swap {
-    jf_word word;    /* its entry as it was read: LIVE, count 0 */
+    jf_word word;    /* its entry as it was read: LIVE; one that is locked stays where it is */
     uint32_t index;  /* of the entry */
     size_t size;     /* now */
     size_t new_size; /* more than that */
