@@ -13,17 +13,20 @@ namespace bench {
 
 class BareHeap {
   public:
-    /* `count` blocks of `stride` bytes, header included, their entries in random order; half are dead. */
-    BareHeap(size_t count, size_t stride, uint64_t seed)
+    /* `count` blocks of `stride` bytes, header included, their entries in random order or in that of the blocks; so
+     * many of a hundred are dead. */
+    BareHeap(size_t count, size_t stride, uint64_t seed, size_t dead_percent = 50,
+             bool shuffled = true)
         : memory_(count * stride + AHEAD_LINES), entries_(count), end_(count * stride) {
         Random random(seed);
         for (size_t i = 0; i < count; i++)
             entries_[i] = i;
-        random.shuffle(entries_.begin(), entries_.end());
+        if (shuffled)
+            random.shuffle(entries_.begin(), entries_.end());
         Array<uint64_t> order(count);
         memcpy(order.data(), entries_.data(), count * sizeof(uint64_t));
         for (size_t i = 0; i < count; i++) {
-            uint64_t live = random.next() & 1;
+            uint64_t live = random.below(100) >= dead_percent;
             char *block = memory_.data() + i * stride;
             memset(block, 0x5a, stride);
             store(block, order[i] << 32 | stride | live);

@@ -3,14 +3,16 @@
  * other threads meanwhile (Q1); a lock that meets a suspended compactor; and a slice of a millisecond in
  * every frame (G1).
  */
+#include "bare_heap.h"
 #include "harness.h"
-#include "workloads.h"
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <sched.h>
+#include <sys/mman.h>
 #include <thread>
 #include <time.h>
 
@@ -320,14 +322,33 @@ void sleep_until(uint64_t ns) {
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr);
 }
 
+enum { FRAME_NS = 33333333, FRAMES_MAX = 300, SLICE_US = 1000, FRAME_BYTES = 200000000 };
+
+/* What the machine takes for the same at least: the bare loop for blocks of the mean size, and giving back as much as
+ * is dead, two MiB at a time. */
+Values frames_of_machine() {
+    const size_t piece = size_t{2} << 20;
+    size_t stride = bench::Ideal::rounded((16 + 4096) / 2);
+    bench::BareHeap heap(FRAME_BYTES / stride, stride, 30);
+    bench::Mapping dead(FRAME_BYTES / 2);
+    uint64_t start = bench::cpu_ns();
+    heap.compact();
+    uint64_t moved = bench::cpu_ns();
+    for (size_t at = 0; at < dead.size(); at += piece)
+        madvise(dead.data() + at, std::min(piece, dead.size() - at), MADV_DONTNEED);
+    uint64_t given = bench::cpu_ns();
+    return {{"time", static_cast<double>(given - start)},
+            {"move", static_cast<double>(moved - start)},
+            {"give", static_cast<double>(given - moved)}};
+}
+
 /* A heap of 200 MB, half of it dead: frames until it is clean. */
 Values measure_frames() {
-    enum { FRAME_NS = 33333333, FRAMES_MAX = 300 };
     rmheap_t heap = rmheap_create(nullptr);
     Array<rmhandle_t> handles(400000);
     Random random(30);
     size_t count = 0;
-    for (size_t bytes = 0; bytes < 200000000; count++) {
+    for (size_t bytes = 0; bytes < FRAME_BYTES; count++) {
         size_t size = random.between(16, 4096);
         handles[count] = rmheap_calloc(heap, 1, size);
         bytes += bench::Ideal::rounded(size);
@@ -343,7 +364,7 @@ Values measure_frames() {
         sleep_until(start + static_cast<uint64_t>(frames) * FRAME_NS);
         rm_compact_result result;
         uint64_t cpu_start = bench::cpu_ns();
-        status = rmheap_compact_us(heap, 1000, &result);
+        status = rmheap_compact_us(heap, SLICE_US, &result);
         double pause = static_cast<double>(bench::cpu_ns() - cpu_start);
         longest = std::max(longest, pause);
         cpu += pause;
@@ -371,6 +392,7 @@ void add() {
         "gets/compacting", [] { return measure_gets(true); }, times);
     bench::add_child("suspended", measure_suspended, 1);
     bench::add_child("frames", measure_frames, times);
+    bench::add_child("frames/machine", frames_of_machine, 3);
 }
 
 std::string notes(const bench::Results &results, const std::string &name) {
@@ -429,6 +451,14 @@ void report(const bench::Results &results, bench::Report &report) {
              results.maximum("frames", "longest"), results.median("frames", "given_back"));
     report.figure({"G1: 200 MB clean at 30 slices of 1 ms a second", "s",
                    results.median("frames") * 1e-9, "", NAN, Reach::at_most, 1, note});
+    double least = results.median("frames/machine") / 1e6;
+    snprintf(note, sizeof note, "bare loop %.1f ms, madvise %.1f ms",
+             results.median("frames/machine", "move") / 1e6,
+             results.median("frames/machine", "give") / 1e6);
+    report.figure({"CPU time of that", "ms", results.median("frames", "cpu"),
+                   "moving and giving back alone", least, Reach::nothing, NAN, note});
+    report.figure({"frames of that", "", results.median("frames", "frames"), "at least so many",
+                   std::ceil(least * 1000 / SLICE_US)});
 }
 
 } // namespace

@@ -19,15 +19,16 @@
 #include "heap/region.h"
 
 enum {
-    JF_GAPS_MAX = 64,
-    JF_GAPS_KEEP = 2 << 20,  /* bytes of gaps that keep their memory */
+    JF_GAPS_MAX = 256, /* as many as a step may leave behind, besides those of the one before */
+    JF_GAPS_KEEP = 64, /* gaps that keep their memory, */
+    JF_GAPS_BYTES = 2 << 20, /* of so many bytes; more are given back, in steps of their own */
     JF_EMPTY_KEEP = 3,       /* vacated regions that are kept to be filled; */
     JF_EMPTY_KEEP_LONG = 24, /* without a time limit, when all is given back in the same call */
     JF_EMPTY_MAX = 32,       /* most of them, where there was no time to give some back */
     JF_POCKET_BINS = 10,     /* pockets of 16 << bin .. bytes */
     JF_POCKET_MIN = 32,
-    JF_BATCH_BLOCKS = 512, /* most blocks looked at in a step */
-    JF_BATCH_BYTES = 64 << 10,
+    JF_BATCH_BLOCKS = 2048, /* most blocks looked at in a step */
+    JF_BATCH_BYTES = 256 << 10,
     JF_GROUP_BLOCKS = 512,  /* most blocks that are marked, asked about and moved together */
     JF_BATCH_NS_MIN = 4000, /* with less time left nothing is begun */
     JF_COMPACT_OVER = JF_CLAIM_SIZE, /* bytes above the heap's limit that a compaction may use */
@@ -152,7 +153,11 @@ void jf_gaps_add_region(struct jf_compactor *compactor, struct jf_region *region
 /* Gives back empty regions that are neighbours, at most `most` of them; returns bytes. There is one. */
 size_t jf_gaps_give_regions(struct jf_heap *heap, struct jf_compactor *compactor, unsigned most);
 
-/* Gives back the oldest gap, of which there is one; returns bytes. */
+/* Whether more gaps keep their memory than shall; and whether there might be no room for those of another step. */
+bool jf_gaps_are_many(const struct jf_compactor *compactor);
+bool jf_gaps_are_too_many(const struct jf_compactor *compactor);
+
+/* Gives back the gap that came about last, of which there is one; returns bytes. */
 size_t jf_gaps_give_one(struct jf_compactor *compactor);
 
 /* No gap and no empty region is left but the one being filled: gives back the rest of that, and forgets the

@@ -16,7 +16,8 @@ enum {
     PURGE_NS = 20000,     /* and PURGE_STEP bytes of the arena's; */
     GIVE_NS_MAX = 640000, /* and what it is not thought to take, however long it once took */
     STEPS_PER_BLOCK = 4,  /* dead blocks and holes passed over cost less than blocks moved */
-    LOOKS_PER_MOVE = 3,   /* headers looked at ahead with every block moved: more than there are */
+    LOOKS_PER_MOVE = 3,   /* headers looked at ahead with every block moved: more than there are; */
+    LOOK_EVERY = 4,       /* so many moves at a time */
     TO_FILL_LOOKS = 16,   /* regions looked at for one to be filled */
     GROUP_BLOCKS = 64,    /* blocks that move together where no reader has to be asked for */
     BLOCK_NS = 130,       /* most that looking at and moving one block takes, without its bytes */
@@ -263,7 +264,8 @@ static void move_all(struct jf_compaction *compaction, struct jf_compactor *comp
     uint32_t blocks = 0;
     for (unsigned i = 0; i < group->count; i++) {
         struct jf_member *member = &group->members[i];
-        look_on(look, next, LOOKS_PER_MOVE);
+        if (i % LOOK_EVERY == 0)
+            look_on(look, next, LOOKS_PER_MOVE * LOOK_EVERY);
         if (member->fate != JF_FATE_MARKED)
             continue;
         size_t stride = move_marked(compaction, compactor, member);
@@ -363,7 +365,7 @@ static void do_batch(struct jf_compaction *compaction, struct jf_compactor *comp
         .group = jf_readers_none(compaction->readers) ? GROUP_BLOCKS : JF_GROUP_BLOCKS,
     };
     look.headers = STEPS_PER_BLOCK * look.blocks;
-    compactor->claim = look.bytes < JF_BATCH_BYTES ? look.bytes : JF_BATCH_BYTES;
+    compactor->claim = look.bytes < JF_CLAIM_SIZE ? look.bytes : JF_CLAIM_SIZE;
     unsigned looked = look.blocks;
     struct jf_group *group = &compactor->groups[0], *next = &compactor->groups[1];
     group->count = 0;
@@ -520,6 +522,12 @@ static enum step do_step(struct jf_compaction *compaction, struct jf_compactor *
         give_regions(compaction, compactor);
         return STEP_MORE;
     }
+    if (jf_gaps_are_many(compactor) && affords) {
+        compaction->result.bytes_released += jf_gaps_give_one(compactor);
+        return STEP_MORE;
+    }
+    if (jf_gaps_are_too_many(compactor))
+        return STEP_UNAFFORDABLE;
     if (!compactor->in_cycle)
         begin_cycle(heap, compactor);
     enum step step = do_source_step(compaction, compactor, left_ns);

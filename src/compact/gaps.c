@@ -76,6 +76,8 @@ void jf_gaps_settle(struct jf_compactor *compactor) {
     gap->limit = gap->counted = gap->from;
 }
 
+/* What is left of a gap is shorter than the block that did not fit, so no more is given back than is moved, and what a
+ * step reckons for a byte that is moved covers it. */
 static size_t give_rest(const struct jf_filling *gap) {
     if (gap->region == NULL || gap->from + JF_HEADER_SIZE >= gap->to)
         return 0;
@@ -229,7 +231,7 @@ uintptr_t jf_gaps_place(struct jf_heap *heap, struct jf_compactor *compactor, si
             return at;
         }
     }
-    for (unsigned tries = 0; tries < JF_GAPS_MAX; tries++) {
+    for (unsigned tries = 0; tries < JF_GAPS_KEEP; tries++) {
         uintptr_t at = jf_block_align(gap->from, align_log2);
         if (gap->region != NULL && at + stride <= gap->to &&
             (compactor->empty_count == 0 || !is_missing(gap, at + stride))) {
@@ -263,13 +265,22 @@ void jf_gaps_return(struct jf_heap *heap, struct jf_compactor *compactor, uintpt
 
 static bool keep_gap(struct jf_compactor *compactor, struct jf_region *region, uintptr_t from,
                      uintptr_t to) {
-    if (compactor->gap_count == JF_GAPS_MAX || compactor->gap_bytes + (to - from) > JF_GAPS_KEEP)
+    if (compactor->gap_count == JF_GAPS_MAX)
         return false;
     unsigned slot = (compactor->gap_first + compactor->gap_count) % JF_GAPS_MAX;
     compactor->gaps[slot] = (struct jf_gap){region, from, to};
     compactor->gap_count++;
     compactor->gap_bytes += to - from;
     return true;
+}
+
+bool jf_gaps_are_many(const struct jf_compactor *compactor) {
+    return compactor->gap_count > JF_GAPS_KEEP || compactor->gap_bytes > JF_GAPS_BYTES;
+}
+
+bool jf_gaps_are_too_many(const struct jf_compactor *compactor) {
+    /* between two gaps lies a page that stays */
+    return compactor->gap_count > JF_GAPS_MAX - JF_REGION_PAGES / 2;
 }
 
 size_t jf_gaps_add_run(struct jf_compactor *compactor, struct jf_region *region, uintptr_t from,
@@ -354,9 +365,9 @@ size_t jf_gaps_give_regions(struct jf_heap *heap, struct jf_compactor *compactor
 }
 
 size_t jf_gaps_give_one(struct jf_compactor *compactor) {
-    const struct jf_gap *gap = &compactor->gaps[compactor->gap_first];
-    compactor->gap_first = (compactor->gap_first + 1) % JF_GAPS_MAX;
     compactor->gap_count--;
+    const struct jf_gap *gap =
+        &compactor->gaps[(compactor->gap_first + compactor->gap_count) % JF_GAPS_MAX];
     compactor->gap_bytes -= gap->to - gap->from;
     return jf_region_give_back(gap->region, gap->from + JF_HEADER_SIZE, gap->to);
 }
