@@ -213,6 +213,32 @@ Values copying_of_jeff() {
     return {{"time", cpu_since(start, 1) / (static_cast<double>(live) / 1024)}};
 }
 
+/* --------------------------------------------------------------------- huge pages */
+
+/* What memory takes that the system may or may not give in huge pages of 2 MiB: the first touch of all its pages,
+ * words reached at random (as entries of the handle table are), and giving it back by huge pages. */
+Values pages_of_size(bool huge) {
+    const size_t huge_page = 2 * MIB, words = area() / sizeof(uint64_t);
+    char *memory = map_fresh(area() + huge_page);
+    memory += (huge_page - reinterpret_cast<uintptr_t>(memory) % huge_page) % huge_page;
+    if (huge)
+        madvise(memory, area(), MADV_HUGEPAGE);
+    uint64_t start = bench::cpu_ns();
+    for (size_t at = 0; at < area(); at += PAGE)
+        memory[at] = 1;
+    double touch = cpu_since(start, area() / MIB);
+    Random random(2);
+    enum { ADDITIONS = 2000000 };
+    start = bench::cpu_ns();
+    for (int i = 0; i < ADDITIONS; i++)
+        reinterpret_cast<uint64_t *>(memory)[random.below(words)]++;
+    double add = cpu_since(start, ADDITIONS);
+    start = bench::cpu_ns();
+    for (size_t at = 0; at < area(); at += huge_page)
+        madvise(memory + at, huge_page, MADV_DONTNEED);
+    return {{"time", touch}, {"add", add}, {"give", cpu_since(start, area() / MIB)}};
+}
+
 /* --------------------------------------------------------------------- fences and clocks */
 
 void fence_all(benchmark::State &state) {
@@ -252,6 +278,8 @@ void add() {
     bench::add_child("pages/jeff", pages_of_jeff);
     bench::add_child("copying/machine", copying_of_machine);
     bench::add_child("copying/jeff", copying_of_jeff);
+    bench::add_child("page size/jeff", [] { return pages_of_size(true); });
+    bench::add_child("page size/machine", [] { return pages_of_size(false); });
     bench::add_loop("fence/machine", fence_all);
     bench::add_loop("clock/machine", read_clock);
     bench::add_loop("fence/jeff", compact_nothing);
@@ -272,6 +300,10 @@ void report(const bench::Results &results, bench::Report &report) {
            1e-3);
     beside("full compaction, 1016 B blocks, per MiB moved", "copying", "memmove", "time", "us",
            1e-3);
+    beside("no Jeff, huge pages: first touch, per MiB", "page size", "pages of 4 KiB", "time", "us",
+           1e-3);
+    beside("the same: adding to random words", "page size", "pages of 4 KiB", "add");
+    beside("the same: giving back, per MiB", "page size", "pages of 4 KiB", "give", "us", 1e-3);
     beside("rmcompact_us of a compacted heap", "fence", "membarrier", "time", "us", 1e-3);
     report.figure({"the same", "us", results.median("fence/jeff") * 1e-3, "reading the clock",
                    results.median("clock/machine") * 1e-3});

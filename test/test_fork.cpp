@@ -300,6 +300,35 @@ TEST_F(Fork, TheChildsSlideGivesWayToNobody) {
     rmheap_destroy(heap);
 }
 
+// What threads had freed that the child does not have is accounted for in it at once: nobody else would look there
+// before the next compaction.
+TEST_F(Fork, NothingWaitsWithThreadsThatTheChildHasNot) {
+    make_own(nullptr, 1); // and nothing freed on this thread
+    enum { WAITING = JF_RING_SIZE / 2 };
+    std::atomic<bool> freed{false}, stop{false};
+    std::thread other([&] {
+        for (int i = 0; i < WAITING; i++)
+            rmfree(rmmalloc(100));
+        freed = true;
+        while (!stop)
+            std::this_thread::yield();
+    });
+    while (!freed)
+        std::this_thread::yield();
+    auto waiting = [&] {
+        const auto *heap = reinterpret_cast<const jf_heap *>(rmheap_of(own_[0].handle));
+        uint32_t count = 0;
+        for (const jf_thread *thread = heap->u.grow.window->threads; thread != nullptr;
+             thread = thread->next)
+            count += thread->ring_count;
+        return count;
+    };
+    EXPECT_NE(waiting(), 0u);
+    run_child([&] { CHILD_EXPECT(waiting() == 0); });
+    stop = true;
+    other.join();
+}
+
 // What the child inherits locked stays where it is, and it can be unlocked there.
 TEST_F(Fork, LocksAreInherited) {
     make_own(nullptr, 400);

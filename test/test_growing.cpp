@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <sys/mman.h>
 #include <unistd.h>
 
 using support::GrowingHeap;
@@ -155,6 +156,50 @@ TEST(Growing, MemoryOfLastBlockGoesBack) {
     rmheap_stats(heap, &stats);
     EXPECT_EQ(stats.blocks, 0u);
     EXPECT_EQ(stats.committed, 0u);
+}
+
+// Bytes of the block's pages in memory, from its byte `from` to its byte `to`.
+size_t resident_of(rmhandle_t handle, size_t from, size_t to) {
+    std::vector<unsigned char> pages((to - from) / 4096);
+    EXPECT_EQ(0, mincore(static_cast<char *>(rmweaklock(handle)) + from, to - from, pages.data()));
+    size_t count = 0;
+    for (unsigned char page : pages)
+        count += page & 1u;
+    return count * 4096;
+}
+
+TEST(Growing, WhatALargeBlockLosesByShrinkingGoesBack) {
+    GrowingHeap heap;
+    rmhandle_t handle = rmheap_malloc(heap, 8 * mib);
+    ASSERT_NE(handle, nullptr);
+    memset(rmlock(handle), 'l', 8 * mib);
+    rmunlock(handle);
+    EXPECT_EQ(resident_of(handle, 0, 8 * mib), 8 * mib);
+    ASSERT_EQ(0, rmrealloc(handle, 7 * mib)); // the chunk stays
+    EXPECT_EQ(resident_of(handle, 7 * mib, 8 * mib), 0u);
+    EXPECT_EQ(resident_of(handle, 0, 7 * mib), 7 * mib);
+    ASSERT_EQ(0, rmrealloc(handle, 3 * mib)); // a chunk of 4 MiB
+    EXPECT_EQ(resident_of(handle, 3 * mib, 4 * mib), 0u);
+    EXPECT_EQ(resident_of(handle, 0, 3 * mib), 3 * mib);
+    rmfree(handle);
+}
+
+TEST(Growing, PurgedBlocksEndWithTheirHeap) {
+    struct rm_options options;
+    rmoptions_init(&options);
+    options.limit = 4 * mib;
+    rmhandle_t purged;
+    {
+        GrowingHeap heap(&options);
+        purged = rmheap_malloc(heap, 20000);
+        EXPECT_EQ(0, rmpurgeable(purged, 1));
+        for (int i = 0; i < 1000 && rmsize(purged) != 0; i++)
+            rmheap_malloc(heap, 20000);
+        ASSERT_EQ(0u, rmsize(purged));
+        EXPECT_NE(nullptr, rmheap_of(purged));
+    }
+    GrowingHeap next(&options); // with the number of the one before
+    EXPECT_EQ(nullptr, rmheap_of(purged));
 }
 
 TEST(Growing, WithoutCompactionFreedMemoryIsUsedAgain) {
