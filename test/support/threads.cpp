@@ -10,6 +10,12 @@ extern "C" const char *__tsan_default_suppressions() {
     return "race:^move_marked$\nrace:^trade_places$\nrace:look_weakly\n";
 }
 
+// And long memories of the threads: what was read by a stack that is forgotten is suppressed by no name.
+extern "C" const char *__tsan_default_options();
+extern "C" const char *__tsan_default_options() {
+    return "history_size=7";
+}
+
 namespace support {
 
 size_t thread_operations(size_t usual) {
