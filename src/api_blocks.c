@@ -218,8 +218,8 @@ static JF_NOINLINE rmhandle_t malloc_bump(size_t size) {
 }
 
 rmhandle_t rmmalloc(size_t size) {
-    rmhandle_t handle = jf_fast_malloc(size);
-    return RM_LIKELY(handle != NULL) ? handle : malloc_bump(size);
+    rmhandle_t handle;
+    return RM_LIKELY(jf_fast_malloc(size, &handle)) ? handle : malloc_bump(size);
 }
 
 rmhandle_t rmheap_calloc(rmheap_t heap, size_t count, size_t size) {
@@ -294,14 +294,17 @@ JF_NOINLINE void jf_api_free(rmhandle_t handle, const char *call) {
         jf_api_check_after((struct jf_heap *)checked, call);
 }
 
-void rmfree(rmhandle_t handle) {
-    enum jf_fast_freed freed = jf_fast_free(handle);
-    if (RM_LIKELY(freed == JF_FAST_FREED))
-        return;
-    if (freed == JF_FAST_RING_FULL)
-        jf_fast_empty_ring();
+static JF_NOINLINE void free_slow(rmhandle_t handle, enum jf_fast_freed freed) {
+    if (freed != JF_FAST_NOT_FREED)
+        jf_fast_finish(handle, freed);
     else if (handle != NULL)
         jf_api_free(handle, "rmfree");
+}
+
+void rmfree(rmhandle_t handle) {
+    enum jf_fast_freed freed = jf_fast_free(handle);
+    if (!RM_LIKELY(freed == JF_FAST_FREED))
+        free_slow(handle, freed);
 }
 
 /* ------------------------------------------------------------------------------------- resizing */

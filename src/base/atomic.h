@@ -9,6 +9,14 @@
 
 typedef uint64_t jf_word;
 
+/* Parts of a word may be accessed by themselves, the low ones first. */
+#if !defined(JF_FREESTANDING) && defined(__BYTE_ORDER__) &&                                        \
+    __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define JF_LITTLE_ENDIAN 1
+#else
+#define JF_LITTLE_ENDIAN 0
+#endif
+
 #if defined(JF_FREESTANDING)
 
 #include "base/os.h"
@@ -79,7 +87,7 @@ static inline void jf_fence_release(void) {
 
 #else
 
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32) && !defined(__SANITIZE_THREAD__)
 #include <sys/single_threaded.h>
 #define JF_SINGLE_THREADED (__libc_single_threaded != 0)
 #endif
@@ -124,11 +132,21 @@ static inline void jf_fence_release(void) {
 
 #endif
 
-/* As jf_word_compare_swap, at half the price while the process has a single thread: one instruction, so a
- * signal handler sees it done or not done, but without the lock on the bus. */
-static inline bool jf_word_compare_swap_light(jf_word *word, jf_word *expected, jf_word desired) {
-#if defined(JF_SINGLE_THREADED) && defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-    if (JF_SINGLE_THREADED) {
+/* Whether the process has no other thread, as far as the C library knows; false where it does not tell. */
+static inline bool jf_is_single_threaded(void) {
+#if defined(JF_SINGLE_THREADED)
+    return JF_SINGLE_THREADED;
+#else
+    return false;
+#endif
+}
+
+/* As jf_word_compare_swap. `single`, if the process has a single thread, is done at half the price: one
+ * instruction, so a signal handler sees it done or not done, but without the lock on the bus. */
+static inline bool jf_word_compare_swap_if(jf_word *word, jf_word *expected, jf_word desired,
+                                           bool single) {
+#if defined(JF_SINGLE_THREADED) && defined(__x86_64__)
+    if (single) {
         bool same;
         jf_word value = *expected;
         __asm__ volatile("cmpxchgq %[desired], %[word]"
@@ -139,12 +157,17 @@ static inline bool jf_word_compare_swap_light(jf_word *word, jf_word *expected, 
         return same;
     }
 #endif
+    (void)single;
     return jf_word_compare_swap(word, expected, desired);
+}
+
+static inline bool jf_word_compare_swap_light(jf_word *word, jf_word *expected, jf_word desired) {
+    return jf_word_compare_swap_if(word, expected, desired, jf_is_single_threaded());
 }
 
 /* As jf_word_fetch_add, in the same way. */
 static inline jf_word jf_word_fetch_add_light(jf_word *word, jf_word value) {
-#if defined(JF_SINGLE_THREADED) && defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#if defined(JF_SINGLE_THREADED) && defined(__x86_64__)
     if (JF_SINGLE_THREADED) {
         __asm__ volatile("xaddq %[value], %[word]"
                          : [word] "+m"(*word), [value] "+r"(value)
@@ -161,8 +184,7 @@ static inline jf_word jf_word_fetch_add_light(jf_word *word, jf_word value) {
  * takes it back, and neither may be lost. Only for a word whose low 40 bits nobody else writes now. Two
  * stores: the byte on top first, then the four with the state, released. */
 static inline void jf_word_publish_low(jf_word *word, jf_word low) {
-#if !defined(JF_FREESTANDING) && defined(__BYTE_ORDER__) &&                                        \
-    __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#if JF_LITTLE_ENDIAN
     __atomic_store_n((uint8_t *)word + 4, (uint8_t)(low >> 32), __ATOMIC_RELAXED);
     __atomic_store_n((uint32_t *)(void *)word, (uint32_t)low, __ATOMIC_RELEASE);
 #else
@@ -184,16 +206,16 @@ static inline void jf_word_publish_low_light(jf_word *word, jf_word was, jf_word
 }
 
 /* As jf_word_publish_low_light when only the lowest byte of the word is to change: `now` is the word with that
- * change. */
-static inline void jf_word_publish_byte_light(jf_word *word, jf_word now) {
-#if defined(JF_SINGLE_THREADED)
-    if (JF_SINGLE_THREADED) {
+ * change, `single` whether the process has a single thread. */
+static inline void jf_word_publish_byte_light(jf_word *word, jf_word now, bool single) {
+#if !defined(JF_FREESTANDING)
+    if (single) {
         __atomic_store_n(word, now, __ATOMIC_RELEASE);
         return;
     }
 #endif
-#if !defined(JF_FREESTANDING) && defined(__BYTE_ORDER__) &&                                        \
-    __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    (void)single;
+#if JF_LITTLE_ENDIAN
     __atomic_store_n((uint8_t *)word, (uint8_t)now, __ATOMIC_RELEASE);
 #else
     jf_word_fetch_xor(word, (jf_word_load(word) ^ now) & 0xff);

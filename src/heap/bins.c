@@ -12,6 +12,18 @@ enum {
     MUCH_SHIFT = 9
 }; /* bins that keep more than this share of their heap are in a compaction's way */
 
+const uint8_t jf_bins_room[JF_BINS] = {
+#define ROOM(bin)                                                                                  \
+    (JF_BIN_BYTES / JF_GRAIN / (bin) < JF_BIN_BLOCKS ? JF_BIN_BYTES / JF_GRAIN / (bin)             \
+                                                     : JF_BIN_BLOCKS)
+#define ROOM_4(bin) ROOM(bin), ROOM(bin + 1), ROOM(bin + 2), ROOM(bin + 3)
+#define ROOM_16(bin) ROOM_4(bin), ROOM_4(bin + 4), ROOM_4(bin + 8), ROOM_4(bin + 12)
+    0, ROOM_16(1), ROOM_16(17), ROOM_16(33), ROOM_16(49),
+#undef ROOM
+#undef ROOM_4
+#undef ROOM_16
+};
+
 static jf_word entry_word(const struct jf_thread *thread, uint32_t index) {
     const jf_word *entry = (const jf_word *)thread->table->space->table + index;
     return __atomic_load_n(entry, __ATOMIC_RELAXED);
@@ -156,6 +168,19 @@ static struct jf_heap *sole_heap(const struct jf_window *window) {
                                               : NULL;
 }
 
+static bool is_near(const struct jf_heap *heap) {
+    return jf_word_load(&heap->u.grow.committed) <= JF_NEAR_BYTES;
+}
+
+void jf_thread_judge_near(struct jf_thread *thread, const struct jf_heap *heap) {
+    struct jf_share *share = jf_thread_share(thread, heap);
+    bool near = share != NULL && sole_heap(thread->window) == heap &&
+                bins_of(thread, heap) != NULL && is_near(heap);
+    if (near)
+        share->heap = heap;
+    __atomic_store_n(&thread->near_share, near ? share : NULL, __ATOMIC_RELAXED);
+}
+
 /* Makes room in a full bin: its older half, which is least likely to be in the cache, goes to the depot, or
  * dies. */
 static void thin_out(struct jf_thread *thread, struct jf_heap *heap, struct jf_bins *bins,
@@ -176,7 +201,7 @@ static inline bool keep(struct jf_thread *thread, struct jf_heap *heap, struct j
     size_t bin = jf_header_stride(jf_header_load(at)) / JF_GRAIN;
     if (!RM_LIKELY(bin < JF_BINS && jf_entry_generation(word) != 0))
         return false;
-    if (!RM_LIKELY(jf_bins_have_room(bin, bins->count[bin])))
+    if (!RM_LIKELY(bins->count[bin] < jf_bins_room[bin]))
         thin_out(thread, heap, bins, bin);
     bins->slot[bin][bins->count[bin]++] = index;
     return true;
@@ -228,6 +253,16 @@ void jf_thread_empty_ring(struct jf_thread *thread) {
 }
 
 JF_NOINLINE void jf_thread_leave_with_full_ring(struct jf_thread *thread) {
+    jf_thread_empty_ring(thread);
+    jf_thread_leave(thread);
+}
+
+JF_NOINLINE void jf_thread_leave_with_full_bin(struct jf_thread *thread, uint32_t index) {
+    /* what it costs to be told that the heap has grown */
+    const struct jf_share *share = thread->near_share;
+    if (share != NULL && !is_near(share->heap))
+        __atomic_store_n(&thread->near_share, NULL, __ATOMIC_RELAXED);
+    thread->ring[thread->ring_count++] = index;
     jf_thread_empty_ring(thread);
     jf_thread_leave(thread);
 }

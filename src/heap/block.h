@@ -87,6 +87,24 @@ static inline void jf_header_store(uintptr_t address, jf_word header) {
     jf_mark_store((jf_word *)address, header);
 }
 
+/* The low half of a header, all of it but the index; and a header changed but for its index, which `header` has
+ * too. Not for memory that a debugger watches. */
+static inline uint32_t jf_header_load_low(uintptr_t address) {
+#if JF_LITTLE_ENDIAN
+    return __atomic_load_n((const uint32_t *)address, __ATOMIC_RELAXED);
+#else
+    return (uint32_t)jf_header_load(address);
+#endif
+}
+
+static inline void jf_header_store_low(uintptr_t address, jf_word header) {
+#if JF_LITTLE_ENDIAN
+    __atomic_store_n((uint32_t *)address, (uint32_t)header, __ATOMIC_RELEASE);
+#else
+    jf_header_store(address, header);
+#endif
+}
+
 /* Stride of an ordinary (not extended) block of `size` bytes; false when the sum overflows. */
 static inline bool jf_block_stride(size_t size, size_t *ret_stride) {
     size_t sum;

@@ -7,8 +7,8 @@
 #include "heap/heap.h"
 
 /* How a quick free went: not; it is done; or it is, and the thread, which is still inside, has to empty its
- * ring. */
-enum jf_fast_freed { JF_FAST_NOT_FREED, JF_FAST_FREED, JF_FAST_RING_FULL };
+ * ring, or to find another place for the block than its bin. */
+enum jf_fast_freed { JF_FAST_NOT_FREED, JF_FAST_FREED, JF_FAST_RING_FULL, JF_FAST_BIN_FULL };
 
 #if JF_HAS_GROWING
 
@@ -41,21 +41,34 @@ static inline bool jf_fast_enter(struct jf_thread *thread) {
     return false;
 }
 
-/* Allocates in the default heap out of a bin; NULL when there is none for the size. */
-static inline rmhandle_t jf_fast_malloc(size_t size) {
+/* Gives out a block of a bin. The thread is inside; or `single`, the only one there is. */
+static inline bool jf_fast_pop(struct jf_share *share, size_t size, bool single,
+                               rmhandle_t *ret_handle) {
+    size_t bin = jf_bins_of_size(size);
+    unsigned count = share->bins.count[bin];
+    if (!RM_LIKELY(count != 0))
+        return false;
+    *ret_handle =
+        jf_bins_pop(&share->bins, bin, count, size, JF_FAST(table), JF_FAST(base), single);
+    return true;
+}
+
+/* Allocates in the default heap out of a bin; false when there is none for the size. While there is a single
+ * thread nobody asks whether it is inside. */
+static inline bool jf_fast_malloc(size_t size, rmhandle_t *ret_handle) {
     struct jf_thread *thread = jf_thread_root;
     if (!RM_LIKELY(thread != NULL && size <= JF_BIN_STRIDE_MAX - JF_HEADER_SIZE))
-        return NULL;
+        return false;
     struct jf_share *share = __atomic_load_n(&thread->fast_share, __ATOMIC_RELAXED);
-    if (!RM_LIKELY(share != NULL && jf_fast_enter(thread)))
-        return NULL;
-    size_t bin = jf_bins_of_size(size);
-    rmhandle_t handle = NULL;
-    unsigned count = share->bins.count[bin];
-    if (RM_LIKELY(count != 0))
-        handle = jf_bins_pop(&share->bins, bin, count, size, JF_FAST(table), JF_FAST(base));
+    if (!RM_LIKELY(share != NULL))
+        return false;
+    if (jf_is_single_threaded())
+        return jf_fast_pop(share, size, true, ret_handle);
+    if (!RM_LIKELY(jf_fast_enter(thread)))
+        return false;
+    bool done = jf_fast_pop(share, size, false, ret_handle);
     jf_thread_leave(thread);
-    return handle;
+    return done;
 }
 
 /* The same by bumping: a block of a size for which there is none in a bin; NULL when that takes more than the
@@ -100,6 +113,38 @@ static inline rmhandle_t jf_fast_bump(size_t size) {
     return (rmhandle_t)((uintptr_t)entry | (uintptr_t)(word & JF_ENTRY_GENERATION_MASK) << 12);
 }
 
+/* Frees a block whose word this is; the thread is inside, or `single`. What is left to be done then. */
+static inline enum jf_fast_freed jf_fast_push(struct jf_thread *thread, jf_word *entry,
+                                              jf_word word, uint32_t index, bool single) {
+    /* the count is 0 and the state LIVE: only a generation that comes round changes the bit above it */
+    jf_word freed = word + JF_ENTRY_GENERATION_ONE + (JF_ENTRY_PENDING - JF_ENTRY_LIVE);
+    struct jf_share *share = __atomic_load_n(&thread->near_share, __ATOMIC_RELAXED);
+    if (!RM_LIKELY((freed & JF_ENTRY_COUNT_ONE) == 0) ||
+        !RM_LIKELY(jf_word_compare_swap_if(entry, &word, freed, single)))
+        return JF_FAST_NOT_FREED;
+    uintptr_t at = JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE;
+    if (share != NULL) {
+        size_t bin = jf_header_load_low(at) >> 12;
+        /* What follows need not wait for the header then: the processor foresees that they are the same. */
+        size_t likely = share->bins.last_bin, same = likely;
+        __asm__("" : "+r"(same));
+        if (share->bins.last == entry && bin == same) {
+            __asm__ volatile("");
+            bin = likely;
+        }
+        if (!RM_LIKELY(bin < JF_BINS && share->bins.count[bin] < jf_bins_room[bin]))
+            return JF_FAST_BIN_FULL;
+        unsigned count = share->bins.count[bin];
+        share->bins.slot[bin][count] = index;
+        share->bins.count[bin] = (uint8_t)(count + 1);
+        return JF_FAST_FREED;
+    }
+    /* its header is wanted when the ring is emptied */
+    __builtin_prefetch((void *)at, 1);
+    thread->ring[thread->ring_count++] = index;
+    return RM_LIKELY(thread->ring_count != JF_RING_SIZE) ? JF_FAST_FREED : JF_FAST_RING_FULL;
+}
+
 /* Frees a plainly live, unlocked, ordinary block; nothing is done when it is anything else. */
 static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;
@@ -112,38 +157,33 @@ static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
     jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED);
     /* count 0 and the handle's generation; LIVE; no large block, which lies at a multiple of a unit, as few
      * others do */
-    if (!RM_LIKELY(word >> 40 == bits >> 52 && jf_entry_state(word) == JF_ENTRY_LIVE &&
+    if (!RM_LIKELY((word << 60 | word >> 4) >> 36 == ((jf_word)JF_ENTRY_LIVE << 24 | bits >> 52) &&
                    (word & (JF_UNIT_SIZE - 1) & JF_ENTRY_ADDRESS_MASK) != 0))
         return JF_FAST_NOT_FREED;
+    if (jf_is_single_threaded())
+        return jf_fast_push(thread, entry, word, (uint32_t)index, true);
     if (!RM_LIKELY(jf_fast_enter(thread)))
         return JF_FAST_NOT_FREED;
-    /* the count is 0 and the state LIVE: only a generation that comes round changes the bit above it */
-    jf_word freed =
-        (word + JF_ENTRY_GENERATION_ONE + (JF_ENTRY_PENDING - JF_ENTRY_LIVE)) & ~JF_ENTRY_COUNT_ONE;
-    if (!RM_LIKELY(jf_word_compare_swap_light(entry, &word, freed))) {
+    enum jf_fast_freed freed = jf_fast_push(thread, entry, word, (uint32_t)index, false);
+    if (RM_LIKELY(freed == JF_FAST_FREED || freed == JF_FAST_NOT_FREED))
         jf_thread_leave(thread);
-        return JF_FAST_NOT_FREED;
-    }
-    /* its header is wanted when the ring is emptied */
-    __builtin_prefetch((void *)(JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE),
-                       1);
-    thread->ring[thread->ring_count++] = (uint32_t)index;
-    if (!RM_LIKELY(thread->ring_count != JF_RING_SIZE))
-        return JF_FAST_RING_FULL;
-    jf_thread_leave(thread);
-    return JF_FAST_FREED;
+    return freed;
 }
 
 /* What is to be done then. */
-static inline void jf_fast_empty_ring(void) {
-    jf_thread_leave_with_full_ring(jf_thread_root);
+static inline void jf_fast_finish(rmhandle_t handle, enum jf_fast_freed freed) {
+    uintptr_t offset = ((uintptr_t)handle & RM_HANDLE_ENTRY) - JF_FAST(table);
+    if (freed == JF_FAST_RING_FULL)
+        jf_thread_leave_with_full_ring(jf_thread_root);
+    else
+        jf_thread_leave_with_full_bin(jf_thread_root, (uint32_t)(offset / sizeof(jf_word)));
 }
 
 #else
 
-static inline rmhandle_t jf_fast_malloc(size_t size) {
-    (void)size;
-    return NULL;
+static inline bool jf_fast_malloc(size_t size, rmhandle_t *ret_handle) {
+    (void)size, (void)ret_handle;
+    return false;
 }
 
 static inline rmhandle_t jf_fast_bump(size_t size) {
@@ -156,7 +196,9 @@ static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
     return JF_FAST_NOT_FREED;
 }
 
-static inline void jf_fast_empty_ring(void) {}
+static inline void jf_fast_finish(rmhandle_t handle, enum jf_fast_freed freed) {
+    (void)handle, (void)freed;
+}
 
 #endif
 #endif

@@ -47,6 +47,7 @@ struct jf_heap *jf_grow_create(struct jf_window *window, const struct jf_options
         window->heaps[id] = heap;
         heap->u.grow.id = id;
         __atomic_store_n(&window->sole, sole, __ATOMIC_RELAXED);
+        jf_window_leave_near(window);
         if (id == window->heap_count)
             window->heap_count++;
     }
@@ -119,7 +120,7 @@ void jf_grow_destroy(struct jf_heap *heap) {
             jf_os_yield();
         jf_thread_drain(each);
         jf_thread_retire(each, heap);
-        each->fast_share = NULL;
+        jf_thread_forbid_fast(each);
     }
     while (jf_thread_drain_depot(thread, heap))
         continue;
@@ -268,6 +269,7 @@ static bool supply(struct jf_thread *thread, struct jf_heap *heap, size_t stride
     jf_os_mutex_lock(&window->mutex);
     jf_window_relist_locked(window);
     jf_thread_note_activity(thread);
+    jf_thread_judge_near(thread, heap);
     bool done = supply_entry(thread);
     struct jf_local *local = lacking(thread, heap, stride, align_log2);
     if (done && !hole_takes(local, stride, align_log2)) {
@@ -400,7 +402,8 @@ static rmhandle_t reuse(struct jf_thread *thread, struct jf_heap *heap, size_t s
         /* while nobody can move it */
         if (zero)
             jf_mark_fill((void *)waiting_payload(space, share->bins.slot[bin][count - 1]), 0, size);
-        handle = jf_bins_pop(&share->bins, bin, count, size, space->table, space->base);
+        handle = jf_bins_pop(&share->bins, bin, count, size, space->table, space->base,
+                             jf_is_single_threaded());
     }
     jf_thread_leave(thread);
     return handle;

@@ -93,7 +93,7 @@ static void leave_place(const struct change *change, jf_word header, uint32_t in
         entry, jf_word_load(entry),
         jf_entry_low(change->payload - change->space->base, JF_ENTRY_PENDING));
     size_t bin = stride / JF_GRAIN;
-    if (bin < JF_BINS && jf_bins_have_room(bin, bins->count[bin])) {
+    if (bin < JF_BINS && bins->count[bin] < jf_bins_room[bin]) {
         bins->slot[bin][bins->count[bin]++] = index;
         return;
     }

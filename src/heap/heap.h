@@ -61,6 +61,7 @@ enum {
     JF_REGION_BINS = 32,      /* by live bytes in 32nds of a region */
     JF_CLAIM_SIZE = 64 << 10, /* bytes of a hole that are committed and claimed at a time */
     JF_LARGE_MIN = 128 << 10, /* strides from here up get a chunk of their own */
+    JF_NEAR_BYTES = 2 << 20,  /* a heap that is no larger is likely to be in the cache */
     JF_RING_SIZE = 16,        /* freed entries a thread gathers before it looks at their blocks */
 };
 #define JF_REGION_SIZE ((size_t)1 << JF_REGION_SHIFT)
@@ -208,6 +209,8 @@ struct jf_thread {
     struct jf_share **shares; /* by the heap's id; NULL: none yet */
     struct jf_table_owner entries;
     struct jf_share *fast_share; /* of the default heap, when nothing forbids the fast path */
+    struct jf_share
+        *near_share; /* of the only heap, when what it has is likely to be in the cache */
     const struct jf_table *table;
     bool fence_all; /* as in the window */
     struct jf_window *window;
@@ -494,7 +497,8 @@ static inline bool jf_window_must_relist(const struct jf_window *window) {
     return __atomic_load_n(&window->crossed, __ATOMIC_RELAXED) != NULL;
 }
 
-/* Brackets every change of a thread's private state. */
+/* Brackets every change of a thread's private state, but for those of heap/fast.h while there is no other
+ * thread. */
 void jf_thread_enter_slow(struct jf_thread *thread);
 
 static inline void jf_thread_enter(struct jf_thread *thread) {
@@ -519,6 +523,12 @@ static inline bool jf_thread_outside(const struct jf_thread *thread) {
 /* Lets the calling thread take the fast path (heap/fast.h) for this heap; and forbids it to all threads. */
 void jf_thread_allow_fast(struct jf_thread *thread, const struct jf_heap *heap);
 void jf_window_forbid_fast(struct jf_window *window);
+void jf_thread_forbid_fast(struct jf_thread *thread);
+
+/* Lets the thread put what it frees into bins at once, if there is no other heap or pool and the heap is so
+ * small that headers are likely to be in the cache; and ends that for all threads. The window's mutex is held. */
+void jf_thread_judge_near(struct jf_thread *thread, const struct jf_heap *heap);
+void jf_window_leave_near(struct jf_window *window);
 
 /* Brackets what a fork must not cut in two, so that the child finds no entry RESIZING and no large block
  * without an entry. Waits while a fork is under way. Not to be nested; no mutex held. NULL when there is no
@@ -602,6 +612,8 @@ bool jf_thread_drain_much(struct jf_thread *thread);
 /* Empties the ring only: into the bins what they take. */
 void jf_thread_empty_ring(struct jf_thread *thread);
 void jf_thread_leave_with_full_ring(struct jf_thread *thread);
+/* The same when a block was freed that the near share's bins do not take: it goes through the ring. */
+void jf_thread_leave_with_full_bin(struct jf_thread *thread, uint32_t index);
 /* Accounts for a batch of the heap's depot; false when there is none, or the depot is in use. The thread is
  * inside, or the heap comes to its end. */
 bool jf_thread_drain_depot(struct jf_thread *thread, struct jf_heap *heap);

@@ -117,11 +117,21 @@ void jf_thread_allow_fast(struct jf_thread *thread, const struct jf_heap *heap) 
     __atomic_store_n(&thread->fast_share, share, __ATOMIC_RELAXED);
 }
 
+void jf_thread_forbid_fast(struct jf_thread *thread) {
+    __atomic_store_n(&thread->fast_share, NULL, __ATOMIC_RELAXED);
+    __atomic_store_n(&thread->near_share, NULL, __ATOMIC_RELAXED);
+}
+
 void jf_window_forbid_fast(struct jf_window *window) {
     jf_os_mutex_lock(&window->mutex);
     for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next)
-        __atomic_store_n(&thread->fast_share, NULL, __ATOMIC_RELAXED);
+        jf_thread_forbid_fast(thread);
     jf_os_mutex_unlock(&window->mutex);
+}
+
+void jf_window_leave_near(struct jf_window *window) {
+    for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next)
+        __atomic_store_n(&thread->near_share, NULL, __ATOMIC_RELAXED);
 }
 
 size_t jf_thread_retire_local(struct jf_local *local) {
