@@ -64,7 +64,7 @@ bool jf_array_read_tail(struct jf_array *open) {
 /* The head or the tail of a locked block. */
 static inline bool read_word(struct jf_array *open) {
     const jf_word *place = jf_array_head(open->array);
-    jf_word head = place != NULL ? __atomic_load_n(place, __ATOMIC_RELAXED) : 0;
+    jf_word head = place != NULL ? jf_word_load(place) : 0;
     open->headed = place != NULL;
     if (!RM_LIKELY(open->headed && jf_array_head_is_of(head, open->array))) {
         open->size = size_of(rmarray_handle(open->array), open->elements);
@@ -81,7 +81,7 @@ static inline bool read_word(struct jf_array *open) {
 /* Where it has a tail no head must say anything else. */
 static void forget_head(const struct jf_array *open) {
     if (open->headed && jf_array_tail_size(open, open->size) != 0)
-        __atomic_store_n(jf_array_head(open->array), 0, __ATOMIC_RELAXED);
+        jf_word_store(jf_array_head(open->array), 0);
 }
 
 bool jf_array_open(struct jf_array *ret_open, rmarray_t array, const char *call) {

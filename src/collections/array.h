@@ -148,12 +148,13 @@ static inline unsigned char *jf_array_at(const struct jf_array *open, size_t ind
 }
 
 static inline void jf_array_write_head(const struct jf_array *open) {
-    jf_word head =
-        (jf_word)((uintptr_t)open->array >> JF_ARRAY_HEAD_GENERATION) << JF_ARRAY_HEAD_GENERATION |
-        (jf_word)open->length << JF_ARRAY_HEAD_LENGTH |
-        (jf_word)((open->size + JF_HEADER_SIZE) / JF_GRAIN) << JF_ARRAY_HEAD_GRAINS |
-        (jf_word)open->element_size << JF_ARRAY_HEAD_ELEMENT | (open->flags & JF_ARRAY_HEAD_FLAGS);
-    __atomic_store_n(jf_array_head(open->array), head, __ATOMIC_RELAXED);
+    jf_word head = ((jf_word)(uintptr_t)open->array &
+                    ((jf_word)JF_GENERATION_MAX << JF_ARRAY_HEAD_GENERATION)) |
+                   (jf_word)open->length << JF_ARRAY_HEAD_LENGTH |
+                   (jf_word)((open->size + JF_HEADER_SIZE) / JF_GRAIN) << JF_ARRAY_HEAD_GRAINS |
+                   (jf_word)open->element_size << JF_ARRAY_HEAD_ELEMENT |
+                   (open->flags & JF_ARRAY_HEAD_FLAGS);
+    jf_word_store(jf_array_head(open->array), head);
 }
 
 /* Writes a new length, and a string's end; the capacity suffices. */
