@@ -4,6 +4,7 @@
 
 #include "support/area_model.hpp"
 #include "support/child.hpp"
+#include "support/fork_options.hpp"
 #include "support/malloc_calls.hpp"
 
 #include <algorithm>
@@ -23,12 +24,6 @@ using support::area_contents;
 using support::AreaModel;
 using support::hide;
 using support::run_child;
-
-// In a forked child the library makes its mutexes anew; ThreadSanitizer takes them for still held.
-extern "C" const char *__tsan_default_options();
-extern "C" const char *__tsan_default_options() {
-    return "detect_deadlocks=0:report_mutex_bugs=0";
-}
 
 namespace {
 

@@ -1,18 +1,13 @@
 // Every misuse of the malloc facade ends the process with one line that says what is wrong.
 #include <gtest/gtest.h>
 
+#include "support/fork_options.hpp"
 #include "support/malloc_calls.hpp"
 
 #include <cstdint>
 #include <cstring>
 #include <thread>
 #include <vector>
-
-// In a forked child the library makes its mutexes anew; ThreadSanitizer takes them for still held.
-extern "C" const char *__tsan_default_options();
-extern "C" const char *__tsan_default_options() {
-    return "detect_deadlocks=0:report_mutex_bugs=0";
-}
 
 namespace {
 

@@ -1,6 +1,7 @@
 // Memory refused at every point where the malloc facade asks for it, and limits of the process: always NULL with
 // ENOMEM, nothing else changed, and all is well when there is memory again.
 #include "support/child.hpp"
+#include "support/fork_options.hpp"
 #include "support/malloc_calls.hpp"
 #include "support/threads.hpp"
 
@@ -17,12 +18,6 @@ extern "C" {
 }
 
 using support::run_child;
-
-// In a forked child the library makes its mutexes anew; ThreadSanitizer takes them for still held.
-extern "C" const char *__tsan_default_options();
-extern "C" const char *__tsan_default_options() {
-    return "detect_deadlocks=0:report_mutex_bugs=0";
-}
 
 namespace {
 

@@ -1,5 +1,6 @@
 // Threads on the malloc facade: blocks freed by others, threads that end, forks in the middle of it all.
 #include "support/child.hpp"
+#include "support/fork_options.hpp"
 #include "support/malloc_calls.hpp"
 #include "support/threads.hpp"
 
@@ -14,12 +15,6 @@ extern "C" {
 using support::Random;
 using support::run_child;
 using support::thread_operations;
-
-// In a forked child the library makes its mutexes anew; ThreadSanitizer takes them for still held.
-extern "C" const char *__tsan_default_options();
-extern "C" const char *__tsan_default_options() {
-    return "detect_deadlocks=0:report_mutex_bugs=0";
-}
 
 namespace {
 

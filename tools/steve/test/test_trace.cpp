@@ -19,22 +19,16 @@
 #include "trace_read.h"
 #include "trace_write.h"
 
+#include "trace_events.hpp"
+
+using steve::access;
+using steve::event;
+using steve::Events;
+using steve::random_trace;
+
 namespace {
 
 using Bytes = std::vector<uint8_t>;
-using Events = std::vector<trace_event>;
-
-trace_event event(trace_op op, uint32_t block, uint64_t size = 0, uint32_t thread = 0,
-                  uint64_t time_us = 0, uint32_t alignment_log2 = 0) {
-    trace_event result{};
-    result.op = op;
-    result.block = block;
-    result.size = size;
-    result.thread = thread;
-    result.time_us = time_us;
-    result.alignment_log2 = alignment_log2;
-    return result;
-}
 
 // One of everything, over several threads, with the largest values there are.
 Events small_trace() {
@@ -51,15 +45,6 @@ Events small_trace() {
         event(TRACE_EXEC, 0, 0, 0, 5000000100),
         event(TRACE_ALIGNED, 0, 16, 0, 6000000000, TRACE_ALIGNMENT_LOG2_MAX),
     };
-}
-
-trace_event access(uint32_t block, uint64_t offset, uint64_t size, uint64_t reads,
-                   uint64_t writes) {
-    trace_event result = event(TRACE_ACCESS, block, size);
-    result.offset = offset;
-    result.reads = reads;
-    result.writes = writes;
-    return result;
 }
 
 // What version 1.1 brought, with the largest values there are.
@@ -81,36 +66,6 @@ Events trace_with_uses() {
     events.push_back(stack);
     events.push_back(event(TRACE_UNLOCK, 1, 0, 0, 100));
     events.push_back(event(TRACE_FREE, 1, 0, 0, 100));
-    return events;
-}
-
-// A program that makes sense, of any length.
-Events random_trace(size_t count, unsigned seed) {
-    std::mt19937_64 random(seed);
-    std::vector<uint32_t> live, unused;
-    uint32_t next = 0;
-    uint64_t time = 0;
-    Events events;
-    while (events.size() < count) {
-        time += random() % 8 == 0 ? random() % 1000 : 0;
-        uint32_t thread = random() % 4 == 0 ? random() % 3 : 0;
-        size_t at = live.empty() ? 0 : random() % live.size();
-        unsigned choice = random() % 10;
-        if (live.empty() || choice < 5) {
-            uint32_t block = unused.empty() ? next++ : unused.back();
-            if (!unused.empty())
-                unused.pop_back();
-            live.push_back(block);
-            events.push_back(event(TRACE_MALLOC, block, random() % 5000, thread, time));
-        } else if (choice < 6) {
-            events.push_back(event(TRACE_REALLOC, live[at], random() % 5000, thread, time));
-        } else {
-            events.push_back(event(TRACE_FREE, live[at], 0, thread, time));
-            unused.push_back(live[at]);
-            live[at] = live.back();
-            live.pop_back();
-        }
-    }
     return events;
 }
 
@@ -659,98 +614,6 @@ TEST_F(Trace, AFullDiskIsAnErrorThatNamesTheOffset) {
     ASSERT_GE(descriptor, 0);
     EXPECT_EQ(trace_writer_create(descriptor, "full", &header, 0, &error), nullptr);
     EXPECT_EQ(std::string(error.text), "full: cannot write at offset 0: No space left on device");
-}
-
-// --- Events that make no sense.
-
-class TraceLive : public testing::Test {
-  protected:
-    TraceLive() {
-        EXPECT_EQ(trace_live_init(&live, 0), 0);
-    }
-    ~TraceLive() override {
-        trace_live_finish(&live);
-    }
-
-    std::string apply(trace_event each) {
-        trace_error error{};
-        return trace_live_apply(&live, &each, &error) == 0 ? "" : error.text;
-    }
-
-    trace_live live;
-};
-
-TEST_F(TraceLive, ABlockIsAllocatedOnceBeforeItIsFreed) {
-    EXPECT_EQ(apply(event(TRACE_MALLOC, 0, 8)), "");
-    EXPECT_EQ(apply(event(TRACE_MALLOC, 0, 8)), "block 0 is allocated but live already");
-    EXPECT_EQ(apply(event(TRACE_FREE, 0)), "");
-    EXPECT_EQ(apply(event(TRACE_FREE, 0)), "block 0 is freed but not live");
-    EXPECT_EQ(apply(event(TRACE_REALLOC, 0, 9)), "block 0 is reallocated but not live");
-    EXPECT_EQ(apply(event(TRACE_FREE, 1)), "block 1 is freed but not live");
-}
-
-TEST_F(TraceLive, OnlyLiveBlocksAreUsedAndLockedOnesStay) {
-    EXPECT_EQ(apply(event(TRACE_MALLOC, 0, 64)), "");
-    EXPECT_EQ(apply(access(0, 0, 64, 1, 0)), "");
-    EXPECT_NE(apply(access(0, 1, 64, 1, 0)), "") << "beyond the end";
-    EXPECT_NE(apply(access(1, 0, 1, 1, 0)), "");
-    EXPECT_NE(apply(event(TRACE_UNLOCK, 0)), "");
-    EXPECT_EQ(apply(event(TRACE_LOCK, 0)), "");
-    EXPECT_EQ(apply(event(TRACE_LOCK, 0)), "");
-    EXPECT_EQ(live.locked_bytes, 64u);
-    EXPECT_EQ(apply(event(TRACE_REALLOC, 0, 80)), "");
-    EXPECT_EQ(live.locked_bytes, 80u);
-    EXPECT_NE(apply(event(TRACE_FREE, 0)), "");
-    EXPECT_EQ(apply(event(TRACE_UNLOCK, 0)), "");
-    EXPECT_EQ(live.locked_blocks, 1u);
-    EXPECT_EQ(apply(event(TRACE_UNLOCK, 0)), "");
-    EXPECT_EQ(live.locked_blocks, 0u);
-    EXPECT_EQ(live.locked_bytes, 0u);
-    EXPECT_EQ(apply(event(TRACE_FREE, 0)), "");
-}
-
-TEST_F(TraceLive, NumbersAreNotSkipped) {
-    EXPECT_EQ(apply(event(TRACE_MALLOC, 0, 8)), "");
-    EXPECT_EQ(apply(event(TRACE_MALLOC, 2, 8)), "block number 2 skips unused ones");
-}
-
-TEST_F(TraceLive, NothingIsLiveWhenAnotherProgramBegins) {
-    EXPECT_EQ(apply(event(TRACE_MALLOC, 0, 8)), "");
-    EXPECT_EQ(apply(event(TRACE_EXEC, 0)), "another program begins while 1 blocks are live");
-}
-
-TEST_F(TraceLive, OldSizesAndSerialsAreFilledIn) {
-    trace_error error{};
-    trace_event first = event(TRACE_MALLOC, 0, 100), grown = event(TRACE_REALLOC, 0, 300),
-                freed = event(TRACE_FREE, 0), again = event(TRACE_MALLOC, 0, 7);
-    for (trace_event *each : {&first, &grown, &freed, &again})
-        ASSERT_EQ(trace_live_apply(&live, each, &error), 0) << error.text;
-    EXPECT_EQ(first.serial, 1u);
-    EXPECT_EQ(grown.serial, 1u);
-    EXPECT_EQ(grown.old_size, 100u);
-    EXPECT_EQ(freed.old_size, 300u);
-    EXPECT_EQ(again.serial, 2u);
-}
-
-TEST_F(TraceLive, TotalsAgreeWithAModel) {
-    Events events = random_trace(50000, 10);
-    std::vector<uint64_t> sizes;
-    uint64_t bytes = 0, peak = 0, blocks = 0;
-    for (const trace_event &each : events) {
-        ASSERT_EQ(apply(each), "");
-        sizes.resize(std::max(sizes.size(), size_t(each.block) + 1));
-        blocks += each.op == TRACE_MALLOC;
-        blocks -= each.op == TRACE_FREE;
-        bytes -= each.op == TRACE_MALLOC ? 0 : sizes[each.block];
-        bytes += each.size;
-        sizes[each.block] = each.size;
-        peak = std::max(peak, bytes);
-    }
-    EXPECT_EQ(live.totals.peak_live_bytes, peak);
-    EXPECT_EQ(live.totals.end_live_bytes, bytes);
-    EXPECT_EQ(live.totals.end_live_blocks, blocks);
-    EXPECT_EQ(live.totals.block_numbers, sizes.size());
-    EXPECT_EQ(live.totals.threads, 3u);
 }
 
 } // namespace
