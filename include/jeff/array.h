@@ -49,8 +49,8 @@ typedef struct rm_array *rmarray_t;
 /* How much a growing call adds beyond what it needs; less when memory is scarce. */
 enum rm_array_growth {
     RM_GROWTH_DEFAULT =
-        0,                /* by the hints: DOUBLE for temporary, EIGHTH for long-lived, else HALF */
-    RM_GROWTH_HALF = 1,   /* half of the block's size */
+        0,              /* by the hints: DOUBLE for temporary, EIGHTH for long-lived, else HALF */
+    RM_GROWTH_HALF = 1, /* half of the block's size; all of it while that is less than 256 bytes */
     RM_GROWTH_DOUBLE = 2, /* all of the block's size */
     RM_GROWTH_EIGHTH = 3, /* an eighth of it */
     RM_GROWTH_EXACT = 4,  /* nothing but rounding */

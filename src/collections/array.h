@@ -30,7 +30,10 @@ enum {
     JF_ARRAY_MARK = 128,     /* set in every tail */
 };
 
-enum { JF_ARRAY_SOON = 4 << 10 }; /* bytes that may be copied in a read section */
+enum {
+    JF_ARRAY_SOON = 4 << 10, /* bytes that may be copied in a read section */
+    JF_ARRAY_FEW = 256,      /* smaller blocks that grow by half are doubled */
+};
 
 /* Of a head. */
 enum {
@@ -180,7 +183,7 @@ bool jf_array_read_tail(struct jf_array *open);
 static inline size_t jf_array_grown(unsigned flags, size_t size) {
     switch ((flags & JF_ARRAY_GROWTH_MASK) + 1) {
     case RM_GROWTH_HALF:
-        return size + size / 2;
+        return size + (size < JF_ARRAY_FEW ? size : size / 2);
     case RM_GROWTH_DOUBLE:
         return size <= SIZE_MAX / 2 ? 2 * size : size;
     case RM_GROWTH_EIGHTH:
