@@ -27,6 +27,10 @@ struct JeffCalls {
     void release(Block block) const {
         rmfree(block);
     }
+    void resize(Block &block, size_t size) const {
+        if (rmrealloc(block, size) != 0)
+            throw std::runtime_error("no memory");
+    }
     void write(Block block, uint64_t word) const {
         *static_cast<uint64_t *>(rmlock(block)) = word;
         rmunlock(block);
@@ -41,6 +45,11 @@ struct MallocCalls {
     }
     void release(Block block) const {
         store.free(block);
+    }
+    void resize(Block &block, size_t size) const {
+        block = store.realloc(block, size);
+        if (block == nullptr)
+            throw std::runtime_error("no memory");
     }
     void write(Block block, uint64_t word) const {
         *static_cast<uint64_t *>(block) = word;
@@ -96,6 +105,34 @@ template <class Calls> Values replacement(const Calls &calls, size_t live, bool 
     return {{"time", static_cast<double>(bench::cpu_ns() - start) / static_cast<double>(measured)}};
 }
 
+/* Blocks picked at random grow by a half each time, from 16 bytes until they would have more than 1 KiB; then they are
+ * replaced by one of 16 bytes. */
+template <class Calls> Values growing(const Calls &calls) {
+    const size_t live = 100000, measured = bench::quick() ? 1000000 : 4000000;
+    struct Block {
+        typename Calls::Block block;
+        size_t size;
+    };
+    Array<Block> blocks(live);
+    for (Block &block : blocks)
+        block = {calls.allocate(16), 16};
+    Random random(live);
+    uint64_t start = 0;
+    for (size_t i = 0; i < 10 * live + measured; i++) {
+        if (i == 10 * live)
+            start = bench::cpu_ns();
+        Block &block = blocks[random.below(live)];
+        block.size += block.size / 2;
+        if (block.size <= 1024) {
+            calls.resize(block.block, block.size);
+            continue;
+        }
+        calls.release(block.block);
+        block = {calls.allocate(16), 16};
+    }
+    return {{"time", static_cast<double>(bench::cpu_ns() - start) / static_cast<double>(measured)}};
+}
+
 /* --------------------------------------------------------------------- the program */
 
 std::string name(const std::string &what, const char *who) {
@@ -116,6 +153,7 @@ template <class Measure> void add_all(const std::string &what, Measure measure) 
 void add() {
     peers = bench::installed_peers();
     add_all("hot", [](const auto &calls) { return hot(calls); });
+    add_all("growing", [](const auto &calls) { return growing(calls); });
     for (size_t live : counts)
         for (bool write : {false, true})
             add_all(replacement_name(live, write),
@@ -158,6 +196,9 @@ void report(const bench::Results &results, bench::Report &report) {
         for (const Peer &peer : peers)
             compare(results, report, replacement_name(live, true),
                     "the same, a word written, " + std::to_string(live) + " live", peer.name, NAN);
+    for (const Peer &peer : peers)
+        compare(results, report, "growing", "reallocation that grows by a half, 100000 live",
+                peer.name, NAN);
 }
 
 } // namespace

@@ -456,6 +456,8 @@ enum jf_api_resized jf_api_resize(rmhandle_t handle, const struct jf_api_resizin
 
 int rmrealloc(rmhandle_t handle, size_t size) {
     struct jf_api_resizing resizing = {.size = size, .in_need = true, .call = "rmrealloc"};
+    if (JF_HAS_GROWING && jf_grow_swap_handle(handle, size))
+        return 0;
     enum jf_api_resized outcome = jf_api_resize(handle, &resizing);
     if (outcome == JF_API_LOCKED || outcome == JF_API_NO_ROOM)
         jf_os_set_errno(outcome == JF_API_LOCKED ? JF_OS_EBUSY : JF_OS_ENOMEM);

@@ -3,9 +3,11 @@
 #include "support/heaps.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <map>
 #include <set>
+#include <string>
 #include <thread>
 
 using support::GrowingHeap;
@@ -45,6 +47,51 @@ class Bins : public testing::Test {
 
     GrowingHeap heap;
 };
+
+TEST_F(Bins, AGrowingBlockChangesPlacesWithOneThatWaits) {
+    std::vector<rmhandle_t> growing = fill(40, 100);
+    std::vector<rmhandle_t> freed = fill(40 + JF_RING_SIZE, 200); // the ring may keep that many
+    std::map<uintptr_t, uint32_t> places;
+    for (rmhandle_t handle : growing) {
+        memset(rmlock(handle), 'g', 100);
+        rmunlock(handle);
+    }
+    for (rmhandle_t handle : freed)
+        places[heap.payload(handle)] = heap.index_of(heap.get(), handle);
+    free_all(freed);
+    for (rmhandle_t handle : growing) {
+        uintptr_t before = heap.payload(handle);
+        ASSERT_EQ(0, rmrealloc(handle, 104)) << "which its stride has room for";
+        ASSERT_EQ(before, heap.payload(handle));
+        ASSERT_EQ(0, rmrealloc(handle, 195));
+        auto found = places.find(heap.payload(handle));
+        ASSERT_NE(found, places.end());
+        EXPECT_EQ(before,
+                  jf_space_address(heap.get()->space,
+                                   jf_word_load(jf_space_entry(heap.get()->space, found->second))));
+        EXPECT_EQ(195u, rmsize(handle));
+        EXPECT_EQ(std::string(100, 'g'), std::string(static_cast<char *>(rmlock(handle)), 100));
+        rmunlock(handle);
+        ASSERT_EQ(heap.check(), 0) << heap.fault.name << ": " << heap.fault.text;
+    }
+    free_all(growing);
+}
+
+TEST_F(Bins, ALockedBlockDoesNotChangePlaces) {
+    std::vector<rmhandle_t> handles = fill(10, 100);
+    rmhandle_t last = rmheap_malloc(heap, 100); // which could grow where it lies
+    for (rmhandle_t handle : handles) {
+        const void *address = rmlock(handle);
+        EXPECT_EQ(-1, rmrealloc(handle, 500));
+        EXPECT_EQ(EBUSY, errno);
+        EXPECT_EQ(100u, rmsize(handle));
+        EXPECT_EQ(address, rmlock(handle));
+        rmunlock(handle);
+        rmunlock(handle);
+    }
+    rmfree(last);
+    free_all(handles);
+}
 
 TEST_F(Bins, AFreedBlockServesTheNextOfItsStrideWithItsEntry) {
     std::map<uintptr_t, uint32_t> places;

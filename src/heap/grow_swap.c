@@ -65,15 +65,11 @@ static bool take_place(const struct change *change, struct place *ret_place) {
     return true;
 }
 
-static void give_back(const struct change *change, const struct place *place) {
-    struct jf_bins *bins = &change->share->bins;
-    size_t bin = change->stride / JF_GRAIN;
-    if (place->index != 0) {
-        bins->slot[bin][bins->count[bin]++] = place->index;
-    } else {
-        place->local->bump = place->at;
-        place->local->blocks--;
-    }
+/* Lets the claimed entry name a place. */
+static void set_live(const struct change *change, uintptr_t payload) {
+    jf_word claimed = change->swap->word ^ (JF_ENTRY_LIVE ^ JF_ENTRY_RESIZING);
+    jf_word_publish_low_light(jf_space_entry(change->space, change->swap->index), claimed,
+                              jf_entry_low(payload - change->space->base, JF_ENTRY_LIVE));
 }
 
 /* The old place, which no entry names any more: it waits in exchange for the new one, or is dead. */
@@ -102,30 +98,17 @@ static void leave_place(const struct change *change, jf_word header, uint32_t in
         jf_thread_empty_ring(thread);
 }
 
-/* Claims the block, copies it, lets its entry name the new place. False, and nothing has changed, when it is not as
- * the caller saw it. */
-static bool move_to(const struct change *change, const struct place *place) {
+/* Copies the block, which is claimed, and lets its entry name the new place. */
+static void move_to(const struct change *change, jf_word header, const struct place *place) {
     const struct jf_swap *swap = change->swap;
-    jf_word *entry = jf_space_entry(change->space, swap->index);
-    jf_word word = swap->word;
-    jf_word claimed = word ^ (JF_ENTRY_LIVE ^ JF_ENTRY_RESIZING);
-    if (!RM_LIKELY(jf_word_compare_swap_light(entry, &word, claimed)))
-        return false;
-    jf_word header = jf_header_load(change->payload - JF_HEADER_SIZE);
-    if (!RM_LIKELY(jf_header_align_log2(header) == JF_ALIGN_LOG2_MIN &&
-                   jf_header_stride(header) == swap->size + JF_HEADER_SIZE)) {
-        jf_word_publish_low_light(
-            entry, claimed, jf_entry_low(change->payload - change->space->base, JF_ENTRY_LIVE));
-        return false;
-    }
     uintptr_t payload = place->at + JF_HEADER_SIZE;
-    jf_header_store(place->at, jf_header_make(swap->index, change->stride, 0, JF_ALIGN_LOG2_MIN,
-                                              jf_header_kind(header)));
+    jf_header_store(place->at,
+                    jf_header_make(swap->index, change->stride,
+                                   (unsigned)(change->stride - JF_HEADER_SIZE - swap->new_size),
+                                   JF_ALIGN_LOG2_MIN, jf_header_kind(header)));
     memcpy((void *)payload, (const void *)change->payload, swap->kept);
-    jf_word_publish_low_light(entry, claimed,
-                              jf_entry_low(payload - change->space->base, JF_ENTRY_LIVE));
+    set_live(change, payload);
     leave_place(change, header, place->index);
-    return true;
 }
 
 /* Whether blocks of this heap may wait in bins, as in bins.c. */
@@ -133,34 +116,70 @@ static bool is_plain(const struct jf_heap *heap) {
     return heap->options.check == 0 && heap->options.scramble_period == 0;
 }
 
+/* The block is claimed and the thread inside: where it has gone; 0, and it is as it was. */
+static uintptr_t change_places(struct change *change) {
+    struct jf_thread *thread = change->thread;
+    const struct jf_swap *swap = change->swap;
+    struct place place;
+    change->region = jf_arena_owner(thread->window->arena, change->payload);
+    struct jf_heap *heap = change->region->heap;
+    if (__atomic_load_n(&change->region->state, __ATOMIC_RELAXED) != JF_REGION_POOL) {
+        jf_word header = jf_header_load(change->payload - JF_HEADER_SIZE);
+        change->share = jf_thread_share(thread, heap);
+        if (change->share != NULL && is_plain(heap) &&
+            jf_header_align_log2(header) == JF_ALIGN_LOG2_MIN &&
+            jf_header_stride(header) == swap->size + JF_HEADER_SIZE && take_place(change, &place)) {
+            move_to(change, header, &place);
+            return place.at + JF_HEADER_SIZE;
+        }
+    }
+    set_live(change, change->payload);
+    return 0;
+}
+
 uintptr_t jf_grow_swap(const struct jf_swap *swap) {
     struct jf_thread *thread = jf_thread_root;
-    size_t stride = swap->new_size + JF_HEADER_SIZE;
-    if (JF_MARK_ACTIVE || thread == NULL || !thread->fence_all || stride >= JF_LARGE_MIN / 2 ||
-        swap->size >= WORTH_A_LOOK || jf_entry_count(swap->word) != 0)
+    struct change change = {.thread = thread, .swap = swap};
+    if (JF_MARK_ACTIVE || thread == NULL || !thread->fence_all || swap->size >= WORTH_A_LOOK ||
+        jf_entry_count(swap->word) != 0 || !jf_block_stride(swap->new_size, &change.stride) ||
+        change.stride >= JF_LARGE_MIN / 2)
         return 0;
-    const struct jf_space *space = &thread->window->space;
-    struct change change = {
-        .thread = thread,
-        .space = space,
-        .swap = swap,
-        .payload = jf_space_address(space, swap->word),
-        .stride = stride,
-    };
+    change.space = &thread->window->space;
+    change.payload = jf_space_address(change.space, swap->word);
     if (change.payload % JF_UNIT_SIZE == 0) /* it may have a chunk of its own */
         return 0;
     fetch(change.payload, swap->kept);
-    change.region = jf_arena_owner(thread->window->arena, change.payload);
-    change.share = jf_thread_share(thread, change.region->heap);
-    if (change.share == NULL || !is_plain(change.region->heap) || !jf_fast_enter(thread))
+    if (!jf_fast_enter(thread))
         return 0;
-    struct place place;
-    bool done = take_place(&change, &place);
-    if (done) {
-        done = move_to(&change, &place);
-        if (!done)
-            give_back(&change, &place);
-    }
+    /* what is known of the block but its word may be old until it is claimed */
+    jf_word word = swap->word;
+    bool claimed = jf_word_compare_swap_light(jf_space_entry(change.space, swap->index), &word,
+                                              word ^ (JF_ENTRY_LIVE ^ JF_ENTRY_RESIZING));
+    uintptr_t payload = RM_LIKELY(claimed) ? change_places(&change) : 0;
     jf_thread_leave(thread);
-    return done ? place.at + JF_HEADER_SIZE : 0;
+    return payload;
+}
+
+bool jf_grow_swap_handle(rmhandle_t handle, size_t size) {
+    uintptr_t bits = (uintptr_t)handle;
+    uintptr_t offset = (bits & RM_HANDLE_ENTRY) - JF_FAST(table);
+    uintptr_t index = offset >> 3 | offset << 61;
+    if (!RM_LIKELY(index < JF_FAST(entries)))
+        return false;
+    jf_word word = jf_word_load((jf_word *)(bits & RM_HANDLE_ENTRY));
+    uintptr_t payload = JF_FAST(base) + (uintptr_t)jf_entry_offset(word);
+    if (!RM_LIKELY(word >> 40 == bits >> 52 && jf_entry_state(word) == JF_ENTRY_LIVE &&
+                   payload % JF_UNIT_SIZE != 0))
+        return false;
+    /* should it be a pool's element, or have moved since, then that is found out before anything is done */
+    jf_word header = jf_header_load(payload - JF_HEADER_SIZE);
+    size_t room = jf_header_stride(header) - JF_HEADER_SIZE;
+    if (!jf_header_is_block(header) || jf_header_index(header) != index || size <= room)
+        return false;
+    struct jf_swap swap = {.word = word,
+                           .index = (uint32_t)index,
+                           .size = room,
+                           .new_size = size,
+                           .kept = room - jf_header_slack(header)};
+    return jf_grow_swap(&swap) != 0;
 }

@@ -454,17 +454,19 @@ void jf_grow_freed(struct jf_window *window, uint32_t index, jf_word word);
 /* `room`: address space that the block is to have for growing where it lies; 0 = no more than it needs. */
 bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, size_t room,
                     bool in_place);
-/* A block of a growing heap that is to become larger. Sizes leave 8 modulo 16. */
+/* A block of a growing heap that is to become larger. */
 struct jf_swap {
     jf_word word;    /* its entry as it was read: LIVE; one that is locked stays where it is */
     uint32_t index;  /* of the entry */
-    size_t size;     /* now */
+    size_t size;     /* all that its stride has room for now */
     size_t new_size; /* more than that */
     size_t kept;     /* bytes of contents */
 };
 /* Gives it another place without waiting for anybody: the payload's address; 0, and nothing has changed, when that is
  * not so simple. A read section of the calling thread does not matter. */
 uintptr_t jf_grow_swap(const struct jf_swap *swap);
+/* The same for whatever a handle names, while the fast paths are allowed (heap/fast.h). */
+bool jf_grow_swap_handle(rmhandle_t handle, size_t size);
 /* The heap that a payload address of the window belongs to; NULL when to none. */
 struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload);
 /* What stands for a purged block's address, in grains: the heap's id and the block's alignment. */
