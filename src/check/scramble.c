@@ -257,6 +257,12 @@ static void trade_places(struct scrambling *scrambling, const struct trade *trad
     add_moved(scrambling, trade->index, to, trade->size);
 }
 
+/* What was a large block a moment ago has none, and the memory before it need not be accessible. */
+static bool has_header(const struct jf_heap *heap, uintptr_t payload) {
+    struct jf_chunk chunk = jf_arena_find(heap->u.grow.window->arena, payload);
+    return chunk.kind == JF_CHUNK_REGION && payload != chunk.address;
+}
+
 /* What kind of block the marked one is. False when another thread has taken it meanwhile: what was read
  * is then perhaps no header any more. */
 static bool describe(const struct jf_heap *heap, struct trade *trade, uintptr_t from) {
@@ -265,6 +271,8 @@ static bool describe(const struct jf_heap *heap, struct trade *trade, uintptr_t 
         trade->size = trade->large->size;
         trade->align_log2 = trade->large->align_log2;
         trade->priority = jf_large_priority(trade->large);
+    } else if (!has_header(heap, from)) {
+        return false;
     } else {
         jf_word header = jf_mark_load(header_before(from));
         trade->size = jf_header_stride(header) - JF_HEADER_SIZE - jf_header_slack(header);
