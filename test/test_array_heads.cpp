@@ -2,6 +2,7 @@
 // memory, leave their entry to others; and how they come to more room.
 #include "support/heaps.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <jeff/array.h>
@@ -63,6 +64,32 @@ TEST_F(Heads, WhatIsNoArrayIsNoneWhoeverHadItsEntry) {
         blocks.push_back(block);
     }
     EXPECT_GT(reused, 50u);
+    for (rmhandle_t block : blocks)
+        rmfree(block);
+}
+
+TEST_F(Heads, ABlockWithTheHandleThatAnArrayHadIsNone) {
+    rmarray_t array = make(4);
+    ASSERT_EQ(0, rmarray_resize(array, 5));
+    rmhandle_t handle = rmarray_handle(array);
+    rmarray_destroy(array);
+    rmhandle_t blocks[JF_RING_SIZE];
+    const rmhandle_t *found = nullptr;
+    for (int round = 0; round < 3 * JF_GENERATION_MAX; round++) {
+        for (rmhandle_t &block : blocks)
+            block = rmheap_malloc(heap, 24);
+        found = std::find(std::begin(blocks), std::end(blocks), handle);
+        if (found != std::end(blocks))
+            break;
+        for (rmhandle_t block : blocks)
+            rmfree(block);
+    }
+    ASSERT_NE(std::end(blocks), found) << "generations come round";
+    memset(rmlock(handle), 0, 24);
+    rmunlock(handle);
+    EXPECT_EQ(0u, rmarray_length(array));
+    EXPECT_EQ(-1, rmarray_push(array, "what"));
+    EXPECT_EQ(EINVAL, errno);
     for (rmhandle_t block : blocks)
         rmfree(block);
 }

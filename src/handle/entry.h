@@ -105,6 +105,13 @@ static inline jf_word *jf_space_head(const struct jf_space *space, uint32_t inde
     return (jf_word *)space->heads + index;
 }
 
+/* What the head tells of the block is void. Pages that no head was written to get no memory. */
+static inline void jf_space_forget_head(const struct jf_space *space, uint32_t index) {
+    jf_word *head = jf_space_head(space, index);
+    if (space->heads != 0 && __atomic_load_n(head, __ATOMIC_RELAXED) != 0)
+        __atomic_store_n(head, 0, __ATOMIC_RELAXED);
+}
+
 static inline uint32_t jf_space_index(const struct jf_space *space, const jf_word *entry) {
     return space->descending ? (uint32_t)((jf_word *)space->table_end - 1 - entry)
                              : (uint32_t)(entry - (jf_word *)space->table);

@@ -48,10 +48,13 @@ void jf_table_push(const struct jf_table *table, struct jf_table_owner *owner, u
                    bool retire) {
     struct jf_table_page *page = jf_table_page_of(table, index);
     jf_word *entry = jf_space_entry(table->space, index);
-    if (retire && jf_entry_generation(jf_word_load(entry)) == 0) {
-        jf_word_publish_low(entry, jf_entry_low_free(0));
-        __atomic_fetch_add(&page->retired, 1, __ATOMIC_RELAXED);
-        return;
+    if (jf_entry_generation(jf_word_load(entry)) == 0) {
+        jf_space_forget_head(table->space, index); /* a later block's handle will be the same */
+        if (retire) {
+            jf_word_publish_low(entry, jf_entry_low_free(0));
+            __atomic_fetch_add(&page->retired, 1, __ATOMIC_RELAXED);
+            return;
+        }
     }
     struct jf_table_owner *home = page_owner(page);
     if (home == owner)

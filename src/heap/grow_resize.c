@@ -304,9 +304,7 @@ bool jf_grow_settle_long(struct jf_window *window, uint32_t index, struct jf_rea
 
 static void set_purged(struct jf_window *window, struct jf_heap *heap, uint32_t index,
                        unsigned align_log2) {
-    jf_word *head = jf_space_head(&window->space, index);
-    if (__atomic_load_n(head, __ATOMIC_RELAXED) != 0)
-        __atomic_store_n(head, 0, __ATOMIC_RELAXED); /* what it told of the contents is void */
+    jf_space_forget_head(&window->space, index);
     uint64_t grains = heap->u.grow.id | (uint64_t)(align_log2 - JF_ALIGN_LOG2_MIN)
                                             << JF_PURGED_ID_BITS;
     jf_word_publish_low(jf_space_entry(&window->space, index),
