@@ -135,6 +135,19 @@ TEST_F(Heads, SayNothingOfABlockThatHasLostItsMemory) {
     rmarray_destroy(array);
 }
 
+TEST_F(Heads, SayNothingOfABlockThatIsMadeSmallerBehindTheArray) {
+    for (size_t size : {16, 90, 1000, 8000, 100000}) {
+        rmarray_t array = make(1, size == 8000 ? 8192 : 16);
+        ASSERT_EQ(0, rmarray_resize(array, size));
+        memset(rmarray_lock(array), 0, size);
+        rmarray_unlock(array);
+        ASSERT_EQ(0, rmrealloc(rmarray_handle(array), size / 2));
+        EXPECT_EQ(-1, rmarray_push(array, "x"));
+        EXPECT_EQ(EINVAL, errno);
+        rmarray_destroy(array);
+    }
+}
+
 // ------------------------------------------------------------------------------------ more room
 
 TEST_F(Heads, AGrowingArrayChangesPlacesWithABlockThatWaits) {

@@ -56,13 +56,16 @@ static void release(struct jf_window *window, struct jf_thread *thread, const st
 }
 
 /* The header of a block with a new size, and the dead tail if there is one. The tail's header first: a
- * walker finds a valid chain at any moment. */
+ * walker finds a valid chain at any moment. A head that says more is void, should the block be resized by whoever did
+ * not write it. */
 static void shrink_in_region(struct jf_window *window, const struct place *old, size_t stride,
                              size_t size) {
     uintptr_t at = old->payload - JF_HEADER_SIZE;
     size_t tail = jf_header_stride(old->header) - stride;
-    if (tail != 0)
+    if (tail != 0) {
         jf_header_store(at + stride, jf_header_hole(tail));
+        jf_space_forget_head(&window->space, jf_header_index(old->header));
+    }
     jf_header_store(at, jf_header_make(jf_header_index(old->header), stride,
                                        (unsigned)(stride - JF_HEADER_SIZE - size), old->align_log2,
                                        jf_header_kind(old->header)));
@@ -213,6 +216,8 @@ bool jf_grow_resize(struct jf_window *window, uint32_t index, size_t size, size_
     }
     if (in_place || !replace(window, thread, index, &old, size, stride, room))
         return false;
+    if (size < old.size)
+        jf_space_forget_head(&window->space, index);
     release(window, thread, &old);
     if (jf_window_must_relist(window))
         jf_window_relist(window);

@@ -106,7 +106,8 @@ static void move_to(const struct change *change, jf_word header, const struct pl
                     jf_header_make(swap->index, change->stride,
                                    (unsigned)(change->stride - JF_HEADER_SIZE - swap->new_size),
                                    JF_ALIGN_LOG2_MIN, jf_header_kind(header)));
-    memcpy((void *)payload, (const void *)change->payload, swap->kept);
+    size_t size = swap->size - jf_header_slack(header);
+    memcpy((void *)payload, (const void *)change->payload, size < swap->kept ? size : swap->kept);
     set_live(change, payload);
     leave_place(change, header, place->index);
 }
@@ -176,10 +177,7 @@ bool jf_grow_swap_handle(rmhandle_t handle, size_t size) {
     size_t room = jf_header_stride(header) - JF_HEADER_SIZE;
     if (!jf_header_is_block(header) || jf_header_index(header) != index || size <= room)
         return false;
-    struct jf_swap swap = {.word = word,
-                           .index = (uint32_t)index,
-                           .size = room,
-                           .new_size = size,
-                           .kept = room - jf_header_slack(header)};
+    struct jf_swap swap = {
+        .word = word, .index = (uint32_t)index, .size = room, .new_size = size, .kept = room};
     return jf_grow_swap(&swap) != 0;
 }

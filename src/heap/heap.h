@@ -460,7 +460,7 @@ struct jf_swap {
     uint32_t index;  /* of the entry */
     size_t size;     /* all that its stride has room for now */
     size_t new_size; /* more than that */
-    size_t kept;     /* bytes of contents */
+    size_t kept;     /* bytes of contents, or more */
 };
 /* Gives it another place without waiting for anybody: the payload's address; 0, and nothing has changed, when that is
  * not so simple. A read section of the calling thread does not matter. */
