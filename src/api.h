@@ -122,6 +122,7 @@ struct jf_api_resizing {
     size_t size;
     size_t room;        /* as for jf_grow_resize */
     bool unlocked_only; /* not even where it lies when somebody has it locked */
+    bool keep_only;     /* not when there is nothing to be kept: it was purged */
     bool in_need;       /* compact, purge and ask the program when there is no memory */
     const char *call;
 };
@@ -131,6 +132,7 @@ enum jf_api_resized {
     JF_API_NO_ROOM,
     JF_API_LOCKED,
     JF_API_STALE,
+    JF_API_PURGED,
     JF_API_ELEMENT,
 };
 enum jf_api_resized jf_api_resize(rmhandle_t handle, const struct jf_api_resizing *resizing);

@@ -346,6 +346,10 @@ static enum jf_api_resized resize_claimed(const struct jf_home *home, rmhandle_t
         return JF_API_STALE;
     bool locked = access == JF_ACCESS_LOCKED;
     *ret_heap = jf_api_heap_of_word(home, word);
+    if (resizing->keep_only && jf_entry_state(word) == JF_ENTRY_PURGED) {
+        jf_access_unclaim(home->space, home->index, word);
+        return JF_API_PURGED;
+    }
     size_t old_size =
         JF_MARK_ACTIVE && locked ? jf_api_size_at(home, jf_space_address(home->space, word)) : 0;
     bool done = false;

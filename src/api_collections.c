@@ -29,8 +29,12 @@ void *jf_blocks_lock(rmhandle_t handle, const char *call) {
 
 enum jf_blocks_resize jf_blocks_resize(rmhandle_t handle, size_t size, size_t room, bool in_need,
                                        const char *call) {
-    struct jf_api_resizing resizing = {
-        .size = size, .room = room, .unlocked_only = true, .in_need = in_need, .call = call};
+    struct jf_api_resizing resizing = {.size = size,
+                                       .room = room,
+                                       .unlocked_only = true,
+                                       .keep_only = true,
+                                       .in_need = in_need,
+                                       .call = call};
     switch (jf_api_resize(handle, &resizing)) {
     case JF_API_RESIZED:
         return JF_BLOCKS_DONE;
@@ -39,7 +43,7 @@ enum jf_blocks_resize jf_blocks_resize(rmhandle_t handle, size_t size, size_t ro
     case JF_API_LOCKED:
         return JF_BLOCKS_LOCKED;
     default:
-        return JF_BLOCKS_MISUSE;
+        return JF_BLOCKS_GONE;
     }
 }
 

@@ -135,6 +135,18 @@ TEST_F(Heads, SayNothingOfABlockThatHasLostItsMemory) {
     rmarray_destroy(array);
 }
 
+// As a call finds it that is about to get more room when another thread empties the block.
+TEST_F(Heads, ABlockThatHasLostItsMemoryIsGivenNoOther) {
+    rmarray_t array = make(1);
+    ASSERT_EQ(0, rmarray_resize(array, 1000));
+    ASSERT_EQ(0, rmpurgeable(rmarray_handle(array), 1));
+    rmheap_compact_us(heap, 0, nullptr);
+    jf_grow_purge_one(heap.get(), 1, jf_blocks_readers(), nullptr);
+    EXPECT_EQ(JF_BLOCKS_GONE, jf_blocks_resize(rmarray_handle(array), 2008, 0, true, "test"));
+    EXPECT_EQ(nullptr, rmarray_lock(array));
+    rmarray_destroy(array);
+}
+
 TEST_F(Heads, SayNothingOfABlockThatIsMadeSmallerBehindTheArray) {
     for (size_t size : {16, 90, 1000, 8000, 100000}) {
         rmarray_t array = make(1, size == 8000 ? 8192 : 16);

@@ -223,7 +223,7 @@ bool jf_array_resize_to(struct jf_array *open, size_t bytes, size_t more) {
         outcome = resize_block(open, most, false);
     if (outcome == JF_BLOCKS_NO_ROOM && least != 0)
         outcome = resize_block(open, least, true);
-    if (outcome == JF_BLOCKS_MISUSE) {
+    if (outcome == JF_BLOCKS_GONE) {
         open->elements = NULL;
         jf_os_set_errno(JF_OS_EINVAL);
         return false;

@@ -24,7 +24,7 @@ enum jf_blocks_resize {
     JF_BLOCKS_DONE,
     JF_BLOCKS_NO_ROOM,
     JF_BLOCKS_LOCKED,
-    JF_BLOCKS_MISUSE, /* reported already */
+    JF_BLOCKS_GONE, /* purged; or misuse, which has been reported */
 };
 
 /* Resizes a block that nobody has locked. `room` as for jf_grow_resize. `in_need`: when there is no memory
