@@ -4,8 +4,9 @@
  *   - Sizes, alignments and limits are bytes; times are milliseconds (`_ms`) or microseconds (`_us`).
  *   - Every call may be made from any thread unless its comment says otherwise. None is safe in a
  *     signal handler except rmlock, rmtrylock, rmunlock, rmweaklock, rmweak_valid and the read section;
- *     of these only rmtrylock where the handler may have interrupted rmrealloc of the same block or, in
- *     a fixed heap, a compaction: the others would wait for what they interrupted.
+ *     of these only rmtrylock where the handler may have interrupted rmrealloc of the same block, a growing
+ *     call on the same array or, in a fixed heap, a compaction: the others would wait for what they
+ *     interrupted.
  *   - "Moves blocks" in a comment means that unlocked blocks of that heap may change their address
  *     during the call. A call that does not say so moves nothing.
  *   - Misuse (a stale or foreign handle, a double free, an unlock without lock, ...) is always
