@@ -11,7 +11,7 @@ extern "C" const char *__tsan_default_suppressions() {
 }
 
 // And long memories of the threads: what was read by a stack that is forgotten is suppressed by no name.
-extern "C" const char *__tsan_default_options();
+extern "C" __attribute__((weak)) const char *__tsan_default_options();
 extern "C" const char *__tsan_default_options() {
     return "history_size=7";
 }
