@@ -283,7 +283,8 @@ static bool check_waiting(struct jf_inspection *inspection, const uint32_t *inde
                           unsigned bin, uint64_t *hash) {
     for (unsigned i = 0; i < count; i++) {
         jf_word header = waiting_header(inspection, indexes[i]);
-        if (jf_header_index(header) != indexes[i] || jf_header_stride(header) != bin * JF_GRAIN)
+        if (jf_header_index(header) != indexes[i] ||
+            jf_header_stride(header) != (size_t)bin * JF_GRAIN)
             return jf_rule_broken(inspection, JF_RULE_BINS, indexes[i], (uintptr_t)&indexes[i]);
         *hash += jf_walk_hash(indexes[i]);
     }
@@ -311,7 +312,7 @@ static bool check_depot(struct jf_inspection *inspection, uint64_t *hash) {
             if (!check_waiting(inspection, batch->index, batch->count, bin, hash))
                 return false;
             blocks += batch->count;
-            bytes += batch->count * bin * JF_GRAIN;
+            bytes += (size_t)batch->count * bin * JF_GRAIN;
         }
     return (depot->bytes == bytes && depot->blocks == blocks) ||
            jf_rule_broken(inspection, JF_RULE_BINS, 0, (uintptr_t)depot);

@@ -60,8 +60,8 @@ static inline void jf_array_copy_few(unsigned char *to, const unsigned char *fro
 static inline bool jf_array_quick_enter(struct jf_array_quick *ret_quick, rmarray_t array) {
 #if JF_HAS_GROWING
     uintptr_t bits = (uintptr_t)array;
-    jf_word *place = jf_array_head(array);
-    if (JF_MARK_ACTIVE || !RM_LIKELY(place != NULL))
+    jf_word *place = JF_MARK_ACTIVE ? NULL : jf_array_head(array);
+    if (!RM_LIKELY(place != NULL))
         return false;
     jf_word head = __atomic_load_n(place, __ATOMIC_RELAXED);
     rmread_begin();

@@ -16,8 +16,8 @@ const uint8_t jf_bins_room[JF_BINS] = {
 #define ROOM(bin)                                                                                  \
     (uint8_t)(JF_BIN_BYTES / JF_GRAIN / (bin) < JF_BIN_BLOCKS ? JF_BIN_BYTES / JF_GRAIN / (bin)    \
                                                               : JF_BIN_BLOCKS)
-#define ROOM_4(bin) ROOM(bin), ROOM(bin + 1), ROOM(bin + 2), ROOM(bin + 3)
-#define ROOM_16(bin) ROOM_4(bin), ROOM_4(bin + 4), ROOM_4(bin + 8), ROOM_4(bin + 12)
+#define ROOM_4(bin) ROOM(bin), ROOM((bin) + 1), ROOM((bin) + 2), ROOM((bin) + 3)
+#define ROOM_16(bin) ROOM_4(bin), ROOM_4((bin) + 4), ROOM_4((bin) + 8), ROOM_4((bin) + 12)
     0, ROOM_16(1), ROOM_16(17), ROOM_16(33), ROOM_16(49),
 #undef ROOM
 #undef ROOM_4

@@ -182,6 +182,8 @@ static size_t send_some(struct jf_cache *cache, struct jf_cell *const *cells, si
     if (!RM_LIKELY((uintptr_t)cells[0] - chain->start < chain->size))
         look_at_span(chain, cells[0]);
     struct jf_span *span = chain->span;
+    if (span == NULL)
+        __builtin_unreachable(); /* no size either */
     struct jf_cache *owner = __atomic_load_n(&span->owner, __ATOMIC_ACQUIRE);
     if (owner != cache) {
         add_to_chain(chain, owner, cells[0]);

@@ -10,11 +10,11 @@
     ((steps) <= 1 ? 1 : (steps) <= JF_CLASS_LINEAR ? (steps) : LARGER((steps)*16ULL))
 #define BIN(steps) ((uint16_t)(NUMBER(steps) * (int)sizeof(struct jf_bin)))
 #define BINS_8(first)                                                                              \
-    BIN(first), BIN(first + 1), BIN(first + 2), BIN(first + 3), BIN(first + 4), BIN(first + 5),    \
-        BIN(first + 6), BIN(first + 7)
+    BIN(first), BIN((first) + 1), BIN((first) + 2), BIN((first) + 3), BIN((first) + 4),            \
+        BIN((first) + 5), BIN((first) + 6), BIN((first) + 7)
 #define BINS_64(first)                                                                             \
-    BINS_8(first), BINS_8(first + 8), BINS_8(first + 16), BINS_8(first + 24), BINS_8(first + 32),  \
-        BINS_8(first + 40), BINS_8(first + 48), BINS_8(first + 56)
+    BINS_8(first), BINS_8((first) + 8), BINS_8((first) + 16), BINS_8((first) + 24),                \
+        BINS_8((first) + 32), BINS_8((first) + 40), BINS_8((first) + 48), BINS_8((first) + 56)
 
 const uint16_t jf_bin_of[JF_SMALL_MAX / 16 + 1] = {
     BINS_64(0),   BINS_64(64),  BINS_64(128), BINS_64(192), BINS_64(256),
