@@ -2,6 +2,7 @@
 // many blocks there are.
 #include "support/child.hpp"
 #include "support/malloc_calls.hpp"
+#include "support/threads.hpp"
 
 #include <cstdint>
 #include <cstdio>
@@ -222,6 +223,8 @@ TEST(Mappings, ManySpansNeedFewWhateverIsGivenBack) {
 
 // No more huge blocks than this get huge pages: past it the others do without.
 TEST(Mappings, HugePagesHaveABound) {
+    if (JF_TEST_SANITIZED)
+        GTEST_SKIP() << "a sanitizer has mappings of its own";
     jeff_free(hide(jeff_malloc(1)));
     std::vector<void *> blocks;
     for (size_t i = 0; i < 20000; i++) {

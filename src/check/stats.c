@@ -217,9 +217,10 @@ static bool add_region(void *context, const struct jf_part *part) {
 /* Pages given back were full once; of the others the entries ever used count. */
 static uint64_t table_bytes(const struct jf_table *table) {
     uint64_t bytes = 0;
-    for (size_t i = 0; i < table->pages_used; i++)
-        bytes += table->pages[i].carved != 0 ? table->pages[i].carved * sizeof(jf_word)
-                                             : JF_TABLE_PAGE_SIZE;
+    for (size_t i = 0; i < table->pages_used; i++) {
+        uint16_t carved = __atomic_load_n(&table->pages[i].carved, __ATOMIC_RELAXED);
+        bytes += carved != 0 ? carved * sizeof(jf_word) : JF_TABLE_PAGE_SIZE;
+    }
     return bytes;
 }
 
@@ -234,9 +235,11 @@ static uint64_t largest_chunk(const struct jf_heap *heap, uint64_t committed) {
     return room < largest ? room : largest;
 }
 
-/* What lies in the depot is freed, and still in the accounts of its regions. */
+/* What lies in the depot is freed, and still in the accounts of its regions. The mutex is taken before the
+ * window's elsewhere, so it is only tried: while everybody is outside nobody has it. */
 static void subtract_depot(struct jf_heap *heap, struct rm_stats *stats) {
-    jf_os_mutex_lock(&heap->mutex);
+    if (!jf_os_mutex_trylock(&heap->mutex))
+        return;
     stats->blocks -= heap->u.grow.depot->blocks;
     stats->live -= heap->u.grow.depot->bytes;
     jf_os_mutex_unlock(&heap->mutex);

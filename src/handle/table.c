@@ -7,7 +7,8 @@
 uint32_t jf_table_carve(const struct jf_table *table, struct jf_table_owner *owner) {
     struct jf_table_page *page = owner->page;
     JF_ASSERT(page->carved < JF_TABLE_PAGE_ENTRIES);
-    uint32_t index = jf_table_page_first(table, page) + page->carved++;
+    uint32_t index = jf_table_page_first(table, page) + page->carved;
+    jf_table_page_carved(page);
     page->used++;
     /* added, not stored: a stale handle may be counting on this word just now */
     if (page->floor != 0)

@@ -51,6 +51,11 @@ static inline uint32_t jf_table_page_first(const struct jf_table *table,
     return (uint32_t)(page - table->pages) << JF_TABLE_PAGE_SHIFT;
 }
 
+/* One more of the page's entries has been used; whoever takes statistics may look at the number. */
+static inline void jf_table_page_carved(struct jf_table_page *page) {
+    __atomic_store_n(&page->carved, page->carved + 1, __ATOMIC_RELAXED);
+}
+
 /* Whether jf_table_pop would find an entry. */
 static inline bool jf_table_ready(const struct jf_table_owner *owner) {
     return owner->page != NULL &&

@@ -101,7 +101,7 @@ static inline rmhandle_t jf_fast_bump(size_t size) {
     if (RM_LIKELY(!carve))
         page->free = jf_entry_link(word);
     else
-        page->carved++;
+        jf_table_page_carved(page);
     page->used++;
     local->bump = at + stride;
     local->blocks++;
