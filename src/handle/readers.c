@@ -8,6 +8,9 @@
 /* How often an open section is looked at again before it counts as staying open: a few microseconds. */
 enum { PATIENCE = 2000 };
 
+/* How often the mutex is tried. */
+enum { TRIES = 100 };
+
 void jf_readers_init(struct jf_readers *readers) {
     jf_os_mutex_init(&readers->mutex);
     readers->first = NULL;
@@ -71,7 +74,12 @@ bool jf_readers_quiet(struct jf_readers *readers, const struct rm_reader *own, b
     if (system_fence)
         jf_os_fence_all();
     bool quiet = true;
-    jf_os_mutex_lock(&readers->mutex);
+    /* whoever has it may have been suspended with it: nobody is to wait for that */
+    for (unsigned tries = TRIES; !jf_os_mutex_trylock(&readers->mutex); tries--) {
+        if (tries == 0)
+            return false;
+        jf_os_yield();
+    }
     struct jf_reader_node *node = __atomic_load_n(&readers->first, __ATOMIC_ACQUIRE);
     for (; node != NULL && quiet; node = node->next)
         quiet = was_outside(node->reader);

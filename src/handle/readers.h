@@ -44,7 +44,8 @@ static inline bool jf_readers_none(const struct jf_readers *readers) {
 }
 
 /* Whether every thread has been outside its section at some time since this call began. Waits at most a
- * few microseconds for sections to end; false when one stays open or the calling thread is in one.
+ * few microseconds for sections to end; false when one stays open or the calling thread is in one, or
+ * when another thread does not come to the end of such a look.
  * `own` is the calling thread's section, may be NULL. `system_fence`: use the fence on all threads (to be
  * false for fixed heaps, which make no system calls: their readers fence themselves). */
 bool jf_readers_quiet(struct jf_readers *readers, const struct rm_reader *own, bool system_fence);
