@@ -256,7 +256,7 @@ TEST_F(Threads, PurgeableBlocksAreWholeOrEmpty) {
     rmheap_t heap = rmheap_create(&options);
     ASSERT_NE(heap, nullptr);
     std::atomic<uint64_t> purged{0};
-    size_t operations = thread_operations(3000);
+    size_t operations = thread_operations(6000);
     BusyCompactor compactor(heap);
     run_threads(workers, [&](unsigned thread) {
         Random random(thread);
