@@ -107,8 +107,10 @@ static inline jf_word *jf_space_head(const struct jf_space *space, uint32_t inde
 
 /* What the head tells of the block is void. Pages that no head was written to get no memory. */
 static inline void jf_space_forget_head(const struct jf_space *space, uint32_t index) {
+    if (space->heads == 0)
+        return;
     jf_word *head = jf_space_head(space, index);
-    if (space->heads != 0 && __atomic_load_n(head, __ATOMIC_RELAXED) != 0)
+    if (__atomic_load_n(head, __ATOMIC_RELAXED) != 0)
         __atomic_store_n(head, 0, __ATOMIC_RELAXED);
 }
 
