@@ -4,6 +4,7 @@
  * Which block has an address: a table of 4 MiB pieces of the address space, and for each piece with
  * blocks in it a number for every 16 bytes. */
 #include "pub_tool_aspacemgr.h"
+#include "pub_tool_hashtable.h"
 #include "pub_tool_libcassert.h"
 #include "pub_tool_mallocfree.h"
 
@@ -87,5 +88,44 @@ void steve_block_clear(UInt block) {
 
 void steve_block_free(UInt block) {
     steve_block_clear(block);
+    steve_blocks[block].start = 0;
     free_numbers[free_count++] = block;
+}
+
+/* --- Blocks of the process that this one was forked from: known by address only. */
+
+typedef struct Inherited {
+    struct Inherited *next;
+    UWord start; /* these two are what the hash table asks for */
+    SizeT size;
+} Inherited;
+
+static VgHashTable *inherited;
+
+void steve_blocks_inherit(void) {
+    UInt block;
+    if (inherited == NULL)
+        inherited = VG_(HT_construct)("steve.inherited");
+    for (block = 0; block < block_count; block++) {
+        if (steve_blocks[block].start == 0)
+            continue;
+        Inherited *node = VG_(malloc)("steve.inherited.node", sizeof *node);
+        node->start = steve_blocks[block].start;
+        node->size = steve_blocks[block].size;
+        VG_(HT_add_node)(inherited, node);
+        steve_block_clear(block);
+    }
+    block_count = 0;
+    free_count = 0;
+}
+
+Bool steve_block_inherited(Addr start, SizeT *ret_size) {
+    const Inherited *node = inherited != NULL ? VG_(HT_lookup)(inherited, start) : NULL;
+    if (node != NULL)
+        *ret_size = node->size;
+    return node != NULL;
+}
+
+void steve_block_disown(Addr start) {
+    VG_(free)(VG_(HT_remove)(inherited, start));
 }

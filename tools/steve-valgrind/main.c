@@ -16,6 +16,11 @@
 
 #include "steve_tool.h"
 
+#include <asm/unistd.h>
+
+/* Of Valgrind's core: the option --trace-children. */
+extern Bool VG_(clo_trace_children);
+
 enum {
     REQUEST_LOCK = VG_USERREQ_TOOL_BASE('S', 'V'),
     REQUEST_UNLOCK,
@@ -24,16 +29,19 @@ enum {
     IN_RECORD = 16, /* bytes of a path in a record */
 };
 
-static Int option_pipe = -1;
+static const HChar *option_pipe;
 static Int option_stacks = 0;
+static Bool option_children = False;
 
 /* --- Blocks. */
 
+/* The files of code that were told of, and where the last one looked at lies. */
+static const DebugInfo *told[FILES_MAX];
+static UInt told_count;
+static Addr last_start, last_end;
+
 /* Tells of the file of code that an address is in, the first time. */
 static void tell_file(Addr address) {
-    static const DebugInfo *told[FILES_MAX];
-    static UInt told_count;
-    static Addr last_start, last_end;
     const DebugInfo *info;
     struct steve_pipe_record *record;
     const HChar *path;
@@ -145,11 +153,21 @@ static Bool find_start(const void *start, UInt *ret_block) {
     return True;
 }
 
+/* A free of what this recording does not know: a mistake, or a block of the process that forked. */
+static void free_unknown(void *start) {
+    SizeT size;
+    steve_record_new(STEVE_PIPE_FREE, 0)->high = 1;
+    if (!steve_block_inherited((Addr)start, &size))
+        return;
+    steve_block_disown((Addr)start);
+    VG_(cli_free)(start);
+}
+
 static void tool_free(ThreadId thread, void *start) {
     UInt block;
     before_record(thread);
     if (!find_start(start, &block)) {
-        steve_record_new(STEVE_PIPE_FREE, 0)->high = 1;
+        free_unknown(start);
         return;
     }
     steve_record_new(STEVE_PIPE_FREE, block);
@@ -162,7 +180,18 @@ static void tool_free_aligned(ThreadId thread, void *start, SizeT alignment) {
     tool_free(thread, start);
 }
 
+/* From now on the block is known. */
+static void *resize_inherited(ThreadId thread, void *start, SizeT old_size, SizeT size) {
+    void *moved = tool_malloc(thread, size);
+    if (moved == NULL)
+        return NULL;
+    VG_(memcpy)(moved, start, old_size < size ? old_size : size);
+    free_unknown(start);
+    return moved;
+}
+
 static void *tool_realloc(ThreadId thread, void *start, SizeT size) {
+    SizeT old_size;
     UInt block;
     void *moved;
     if (start == NULL)
@@ -171,9 +200,11 @@ static void *tool_realloc(ThreadId thread, void *start, SizeT size) {
         tool_free(thread, start);
         return NULL;
     }
+    if (steve_block_inherited((Addr)start, &old_size))
+        return resize_inherited(thread, start, old_size, size);
     if (!find_start(start, &block) || (SSizeT)size < 0)
         return NULL;
-    SizeT old_size = steve_blocks[block].size;
+    old_size = steve_blocks[block].size;
     moved = VG_(cli_malloc)((SizeT)VG_(clo_alignment), size);
     if (moved == NULL)
         return NULL;
@@ -188,8 +219,11 @@ static void *tool_realloc(ThreadId thread, void *start, SizeT size) {
 }
 
 static SizeT tool_usable_size(ThreadId thread, void *start) {
+    SizeT size;
     UInt block;
     (void)thread;
+    if (steve_block_inherited((Addr)start, &size))
+        return size;
     return find_start(start, &block) ? steve_blocks[block].size : 0;
 }
 
@@ -238,15 +272,40 @@ static void written_by_system(CorePart part, ThreadId thread, Addr address, Size
         access_by_system(thread, address, size, False);
 }
 
+/* The program that exec begins is recorded by a new Valgrind, which opens the pipe again. */
+static void before_system_call(ThreadId thread, UInt number, UWord *arguments, UInt count) {
+    (void)arguments, (void)count;
+    if (number != __NR_execve && number != __NR_execveat)
+        return;
+    before_record(thread);
+    steve_output_flush();
+}
+
+static void after_system_call(ThreadId thread, UInt number, UWord *arguments, UInt count,
+                              SysRes result) {
+    (void)thread, (void)number, (void)arguments, (void)count, (void)result;
+}
+
 static void in_child(ThreadId thread) {
     (void)thread;
-    steve_output_stop();
+    /* What was noted and not looked at is the parent's. */
+    steve_instrument_init();
+    steve_output_restart(option_children);
+    if (option_children) {
+        steve_blocks_inherit();
+        told_count = 0;
+        last_start = last_end = 0;
+    } else {
+        /* Programs that it begins run as they are. */
+        VG_(clo_trace_children) = False;
+    }
 }
 
 /* --- The tool. */
 
 static Bool process_option(const HChar *argument) {
-    if (VG_INT_CLO(argument, "--pipe", option_pipe)) {
+    if (VG_STR_CLO(argument, "--pipe", option_pipe)) {
+    } else if (VG_BOOL_CLO(argument, "--children", option_children)) {
     } else if (VG_BINT_CLO(argument, "--stacks", option_stacks, 0, STACK_MAX)) {
     } else {
         return False;
@@ -256,7 +315,8 @@ static Bool process_option(const HChar *argument) {
 
 static void print_usage(void) {
     VG_(printf)
-    ("    --pipe=N      descriptor of the pipe to `steve record`\n"
+    ("    --pipe=PATH   the pipe to `steve record`\n"
+     "    --children=no|yes  record forked processes, too [no]\n"
      "    --stacks=N    frames of the call stack with each allocation [0]\n");
 }
 
@@ -265,10 +325,10 @@ static void print_debug_usage(void) {
 }
 
 static void post_options(void) {
-    if (option_pipe < 0)
+    if (option_pipe == NULL)
         VG_(fmsg_bad_option)("--pipe", "this tool is started by `steve record --accesses`\n");
     steve_instrument_init();
-    steve_output_open(option_pipe);
+    steve_output_open(option_pipe, option_children);
 }
 
 static void finish(Int status) {
@@ -292,6 +352,7 @@ static void pre_options(void) {
     (tool_malloc, tool_malloc, tool_new_aligned, tool_malloc, tool_new_aligned, tool_memalign,
      tool_calloc, tool_free, tool_free, tool_free_aligned, tool_free, tool_free_aligned,
      tool_realloc, tool_usable_size, 0);
+    VG_(needs_syscall_wrapper)(before_system_call, after_system_call);
     VG_(track_start_client_code)(start_turn);
     VG_(track_pre_mem_read)(read_by_system);
     VG_(track_post_mem_write)(written_by_system);

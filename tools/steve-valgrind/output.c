@@ -7,18 +7,22 @@
 #include "pub_tool_libcfile.h"
 #include "pub_tool_libcprint.h"
 #include "pub_tool_libcproc.h"
+#include "pub_tool_vki.h"
 
 #include "steve_tool.h"
 
 /* Of Valgrind's core: moves a descriptor to where the program cannot close it. */
 extern Int VG_(safe_fd)(Int descriptor);
 
-enum { BUFFER = 64 << 10 };
+/* What is written at once, up to the second of these, the kernel keeps in one piece; so with several
+ * processes on the pipe no more is. */
+enum { BUFFER = 64 << 10, BUFFER_SHARED = 4096 };
 
 ThreadId steve_thread;
 static Int pipe_descriptor = -1;
+/* Begins with a record that tells whose the others are. */
 static UChar buffer[BUFFER] __attribute__((aligned(16)));
-static UInt used;
+static UInt used, limit = BUFFER;
 
 /* The run: block + 1, 0 = none. `start` and `size` are the block's, for the quick test. */
 static struct {
@@ -32,7 +36,7 @@ static struct {
 static void write_records(void) {
     const UChar *at = buffer;
     Int left = (Int)used;
-    used = 0;
+    used = sizeof(struct steve_pipe_record);
     while (left > 0 && pipe_descriptor >= 0) {
         Int written = VG_(write)(pipe_descriptor, at, left);
         if (written <= 0) {
@@ -48,7 +52,7 @@ static void write_records(void) {
 /* For a record, and one more with the time: the clock is read only once in a while. */
 static void make_room(void) {
     struct steve_pipe_record *record;
-    if (used + 2 * sizeof *record <= BUFFER)
+    if (used + 2 * sizeof *record <= limit)
         return;
     record = (struct steve_pipe_record *)(void *)(buffer + used);
     used += sizeof *record;
@@ -70,13 +74,30 @@ struct steve_pipe_record *steve_record_new(UInt op, UInt block) {
     return record;
 }
 
-void steve_output_open(Int descriptor) {
-    pipe_descriptor = VG_(safe_fd)(descriptor);
-    if (pipe_descriptor >= 0) {
-        struct steve_pipe_record *record = steve_record_new(STEVE_PIPE_START, 0);
-        record->low = STEVE_PROTOCOL;
-        record->reads = (UInt)VG_(getpid)();
-    }
+static void begin(void) {
+    struct steve_pipe_record *record = (struct steve_pipe_record *)(void *)buffer;
+    VG_(memset)(record, 0, sizeof *record);
+    record->op = STEVE_PIPE_FROM;
+    record->reads = (UInt)VG_(getpid)();
+    used = sizeof *record;
+    record = steve_record_new(STEVE_PIPE_START, 0);
+    record->low = STEVE_PROTOCOL;
+    record->high = VG_(read_millisecond_timer)();
+}
+
+void steve_output_open(const HChar *path, Bool shared) {
+    Int descriptor = VG_(fd_open)(path, VKI_O_WRONLY, 0);
+    limit = shared ? BUFFER_SHARED : BUFFER;
+    pipe_descriptor = descriptor >= 0 ? VG_(safe_fd)(descriptor) : -1;
+    if (pipe_descriptor >= 0)
+        begin();
+    else
+        VG_(umsg)("steve: the recorder cannot be reached; nothing is recorded\n");
+}
+
+void steve_output_flush(void) {
+    if (used > sizeof(struct steve_pipe_record))
+        write_records();
 }
 
 void steve_output_close(void) {
@@ -85,9 +106,15 @@ void steve_output_close(void) {
     pipe_descriptor = -1;
 }
 
-void steve_output_stop(void) {
-    used = 0;
+void steve_output_restart(Bool record) {
     run.number = 0;
+    if (pipe_descriptor < 0)
+        return;
+    if (record) {
+        begin();
+        return;
+    }
+    VG_(close)(pipe_descriptor);
     pipe_descriptor = -1;
 }
 

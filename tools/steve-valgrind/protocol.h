@@ -5,7 +5,7 @@
 #ifndef STEVE_VALGRIND_PROTOCOL_H
 #define STEVE_VALGRIND_PROTOCOL_H
 
-enum { STEVE_PROTOCOL = 2 };
+enum { STEVE_PROTOCOL = 3 };
 
 /* The values of the first six are those of the trace's operations. */
 enum {
@@ -20,12 +20,14 @@ enum {
     STEVE_PIPE_STACK = 9,        /* reads: frames; low, high: the first two; FRAMES go on */
     STEVE_PIPE_FRAMES_MORE = 10, /* low, high: two more */
     STEVE_PIPE_TIME = 11,        /* low: milliseconds since the start */
-    STEVE_PIPE_START = 12,       /* low: STEVE_PROTOCOL; reads: process */
+    STEVE_PIPE_START = 12,       /* a process or another program in it; low: STEVE_PROTOCOL;
+                                    high: milliseconds, as those of TIME */
     STEVE_PIPE_END = 13,         /* the program ended, and everything was written */
     STEVE_PIPE_RUN = 14,         /* as ACCESS, in the short record below */
     STEVE_PIPE_MODULE = 15,      /* low, high: a file of code, its first address and its end */
     STEVE_PIPE_MODULE_NAME = 16, /* low, high: 16 bytes of its path, filled up with zeros */
     STEVE_PIPE_MODULE_END = 17,  /* low: the address that its byte 0 would have */
+    STEVE_PIPE_FROM = 18,        /* reads: the process whose records follow, up to the next FROM */
 };
 
 struct steve_pipe_record {

@@ -29,13 +29,29 @@ void steve_block_set(UInt block, Addr start, SizeT size);
 void steve_block_clear(UInt block);
 void steve_block_free(UInt block);
 
+/* In a forked child: no block is known any more, so that its recording begins with none. What the
+ * parent had allocated can still be asked for by address, and taken off that list. */
+void steve_blocks_inherit(void);
+Bool steve_block_inherited(Addr start, SizeT *ret_size);
+void steve_block_disown(Addr start);
+
 /* --- Output (output.c). */
 
 extern ThreadId steve_thread;
 
-void steve_output_open(Int descriptor);
+/* Opens the pipe and begins the recording of this process. `shared`: other processes may write into
+ * the same pipe. */
+void steve_output_open(const HChar *path, Bool shared);
+
+/* Ends the recording. */
 void steve_output_close(void);
-void steve_output_stop(void); /* nothing more is written: a forked child */
+
+/* In a forked child: forgets what is the parent's, and begins a recording of its own or none. */
+void steve_output_restart(Bool record);
+
+/* Writes what is buffered, as before the process becomes another program. */
+void steve_output_flush(void);
+
 struct steve_pipe_record *steve_record_new(UInt op, UInt block);
 
 /* An access of `size` bytes; a run grows or another begins. */

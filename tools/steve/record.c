@@ -30,7 +30,7 @@
     "                      without this, only the first process is recorded. A program that\n"     \
     "                      it replaces itself with (exec) belongs to the same trace.\n"            \
     "      --accesses      record the memory it reads and writes as well, under Valgrind: many\n"  \
-    "                      times slower. Without --children and for x86-64 only\n"                 \
+    "                      times slower, and for x86-64 only\n"                                    \
     "      --stacks=N      N frames of the call stack of each allocation, at most 64; who owns\n"  \
     "                      the memory is then shown by 'steve info --sites'\n"                     \
     "      --no-compress   store the trace as it is\n"                                             \
@@ -66,6 +66,7 @@ struct recorder {
     struct session_slot *sessions;
     size_t session_count;
     struct timespec start;
+    uint64_t start_unix_us;
     bool had_main;
     bool failed;
 };
@@ -178,6 +179,9 @@ static int start_program(struct recorder *recorder) {
     sigset_t all, mask;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &mask);
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    recorder->start_unix_us = (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
     clock_gettime(CLOCK_MONOTONIC, &recorder->start);
     recorder->pid = fork();
     if (recorder->pid == 0)
@@ -268,11 +272,10 @@ static void add_session(struct recorder *recorder, struct record_ring *ring) {
     slot->main = ring->pid == (uint32_t)recorder->pid;
     snprintf(slot->name, sizeof slot->name, slot->main ? "%s" : "%s.%u", recorder->output,
              ring->pid);
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    /* Of all traces the same, as the times of their events are. */
     struct trace_header header = {
         .pid = ring->pid,
-        .start_unix_us = (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u,
+        .start_unix_us = recorder->start_unix_us,
         .page_size = (uint32_t)sysconf(_SC_PAGESIZE),
     };
     read_command(recorder, ring->pid, &header);
@@ -466,10 +469,6 @@ static int parse_arguments(struct recorder *recorder, int argc, char **argv) {
         }
     }
     recorder->command = argv + optind;
-    if (recorder->accesses && recorder->children) {
-        steve_complain("--children cannot be with --accesses");
-        return STEVE_USAGE;
-    }
     if (recorder->output == NULL || recorder->command[0] == NULL) {
         steve_complain("record needs %s; see 'steve record --help'",
                        recorder->output == NULL ? "an output file (-o FILE)" : "a command to run");
@@ -488,24 +487,26 @@ static int exit_status(const struct recorder *recorder, int wait_status) {
     return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
 }
 
+static void tell_of_accesses(const char *name, const struct trace_totals *totals) {
+    print_summary(name, totals);
+    steve_complain("%s: %llu reads and %llu writes in %llu runs", name,
+                   (unsigned long long)totals->reads, (unsigned long long)totals->writes,
+                   (unsigned long long)totals->access_runs);
+}
+
 /* Under Valgrind. */
 static int record_with_accesses(struct recorder *recorder) {
     struct access_options options = {.command = recorder->command,
+                                     .output = recorder->output,
                                      .stacks = (unsigned)recorder->stacks,
-                                     .compress = recorder->compress};
-    struct trace_totals totals = {0};
+                                     .children = recorder->children,
+                                     .compress = recorder->compress,
+                                     .tell = recorder->quiet ? NULL : tell_of_accesses};
     if (ftruncate(recorder->output_descriptor, 0) != 0 && errno != EINVAL) {
         steve_complain("cannot write %s: %s", recorder->output, strerror(errno));
         return STEVE_RECORDER;
     }
-    int status = record_accesses(&options, recorder->output_descriptor, recorder->output, &totals);
-    if (totals.events != 0 && !recorder->quiet) {
-        print_summary(recorder->output, &totals);
-        steve_complain("%s: %llu reads and %llu writes in %llu runs", recorder->output,
-                       (unsigned long long)totals.reads, (unsigned long long)totals.writes,
-                       (unsigned long long)totals.access_runs);
-    }
-    return status;
+    return record_accesses(&options, recorder->output_descriptor);
 }
 
 int steve_record(int argc, char **argv) {

@@ -8,14 +8,16 @@
 
 struct access_options {
     char **command;
-    unsigned stacks; /* frames of the call stack with every allocation; 0 = none */
+    const char *output; /* the name of the trace; those of other processes are NAME.PID */
+    unsigned stacks;    /* frames of the call stack with every allocation; 0 = none */
+    bool children;      /* record the processes it starts as well */
     bool compress;
+    /* Called when a trace is complete; may be NULL. */
+    void (*tell)(const char *name, const struct trace_totals *totals);
 };
 
 /* Runs the command and writes its trace to `output`, which is closed. Returns the exit status of
- * `steve record`, after a complaint when it is its own. `ret_totals` is filled when the trace is
- * complete. */
-int record_accesses(const struct access_options *options, int output, const char *name,
-                    struct trace_totals *ret_totals);
+ * `steve record`, after a complaint when it is its own. */
+int record_accesses(const struct access_options *options, int output);
 
 #endif

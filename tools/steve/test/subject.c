@@ -98,6 +98,28 @@ __attribute__((noinline)) static void use_fork(void) {
     keep(malloc(30003));
 }
 
+/* A child that uses, resizes and frees what it has from its parent. */
+static void use_inherited(void) {
+    char *grows = keep(malloc(30001)), *shrinks = keep(malloc(30004));
+    memset(grows, 1, 30001);
+    memset(shrinks, 2, 30004);
+    if (fork() == 0) {
+        grows = keep(realloc(grows, 60001));
+        shrinks = keep(realloc(shrinks, 20001));
+        if (grows[30000] != 1 || shrinks[20000] != 2)
+            abort();
+        ((volatile char *)grows)[60000] = 1;
+        free(grows);
+        exit(0);
+    }
+    int status = -1;
+    wait(&status);
+    if (status != 0)
+        abort();
+    free(grows);
+    free(shrinks);
+}
+
 /* Two places that allocate, one of them much more. */
 __attribute__((noinline)) static void allocate_little(int times) {
     for (int i = 0; i < times; i++)
@@ -129,6 +151,8 @@ int main(int argc, char **argv) {
         call_both(50);
     else if (strcmp(what, "fork") == 0)
         use_fork();
+    else if (strcmp(what, "inherit") == 0)
+        use_inherited();
     else if (strcmp(what, "exec") == 0)
         execl(argv[0], argv[0], "after-exec", (char *)NULL);
     else if (strcmp(what, "after-exec") == 0)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Records programs with their accesses, and scores inferred locks against those placed by hand.
 
-Usage: test_accesses.py STEVE TOUCH WORDS EDITOR WORDS_ON_JEFF EDITOR_ON_JEFF
+Usage: test_accesses.py STEVE SUBJECT TOUCH WORDS EDITOR WORDS_ON_JEFF EDITOR_ON_JEFF
 """
 
 import json
@@ -11,10 +11,13 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
-STEVE = TOUCH = None
+STEVE = SUBJECT = TOUCH = None
 PORTS = {}
+MAKE = ("malloc", "calloc", "aligned")
+SIZES = (11111, 22222, 44444, 30001, 30002, 30003, 30004, 60001, 20001)
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("JEFF_")}
 
 
@@ -41,6 +44,17 @@ class AccessTest(unittest.TestCase):
         done = run("record", "--accesses", "-o", self.trace, *options, "--", *command, **more)
         self.assertEqual(done.returncode, status, done.stderr)
         return done
+
+    def events(self, trace):
+        done = run("dump", trace)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return [line.split()[3:] for line in done.stdout.splitlines()]
+
+    @staticmethod
+    def sizes(events):
+        """Of what is allocated or resized, the sizes that the subject is known by."""
+        return [int(event[2]) for event in events
+                if event[0] in MAKE + ("realloc",) and int(event[2]) in SIZES]
 
     def lives(self):
         """Events of each block, found by the size it was made with."""
@@ -100,8 +114,67 @@ class Recorder(AccessTest):
         self.record("sh", "-c", "kill -9 $$", status=137)
         self.record("/nonexistent/program", status=127)
 
+    def test_a_program_that_becomes_another_stays_in_one_trace(self):
+        self.record(SUBJECT, "exec")
+        events = self.events(self.trace)
+        begins = [event[0] for event in events].index("exec")
+        self.assertEqual([operation for operation, *_ in events].count("exec"), 1)
+        self.assertEqual(self.sizes(events[:begins]), [11111, 22222])
+        self.assertEqual(self.sizes(events[begins:]), [11111, 22222, 44444])
+        # What was there before is freed, and later accesses are the new program's.
+        live = [event[1] for event in events[:begins] if event[0] in MAKE]
+        gone = [event[1] for event in events[:begins] if event[0] == "free"]
+        self.assertEqual(sorted(live), sorted(gone))
+        self.assertEqual(os.listdir(self.folder), ["trace"])
+
+    def test_a_wrapper_is_followed_to_the_program(self):
+        self.record("sh", "-c", f"{SUBJECT} fork; exec {SUBJECT} after-exec")
+        self.assertEqual(self.sizes(self.events(self.trace))[-3:], [11111, 22222, 44444])
+        self.assertEqual(os.listdir(self.folder), ["trace"])
+
+    def children(self):
+        return [self.folder / name for name in os.listdir(self.folder) if name != "trace"]
+
+    def test_children_are_recorded_in_files_of_their_own_when_asked_for(self):
+        self.record(SUBJECT, "fork", options=["--children", "--stacks=3"])
+        child, = self.children()
+        self.assertRegex(child.name, r"^trace\.[0-9]+$")
+        self.assertEqual(self.sizes(self.events(child)), [30002])
+        done = run("info", child)
+        self.assertRegex(done.stdout, r"frees of unseen blocks +1\n")
+        self.assertRegex(done.stdout, rf"command +{SUBJECT} fork\n")
+        self.assertEqual(self.sizes(self.events(self.trace))[-2:], [30001, 30003])
+
+    def test_a_child_may_use_and_resize_what_its_parent_allocated(self):
+        self.record(SUBJECT, "inherit", options=["--children"])
+        child, = self.children()
+        events = [event for event in self.events(child) if event[0] != "access"]
+        self.assertEqual(self.sizes(events), [60001, 20001])
+        self.assertIn("free", [event[0] for event in events])
+        # The old contents are copied by the allocator; the rest is the program's.
+        self.assertIn(["60000+1", "0", "1"],
+                      [event[2:5] for event in self.events(child) if event[0] == "access"])
+
+    def test_programs_that_children_begin_are_recorded(self):
+        self.record("sh", "-c", f"{SUBJECT} & {SUBJECT} after-exec & {SUBJECT} fork; wait",
+                    options=["--children"])
+        found = sorted(self.sizes(self.events(child)) for child in self.children())
+        tails = sorted(sizes[-3:] for sizes in found)
+        self.assertEqual(len(tails), 4)
+        self.assertIn([11111, 22222, 44444], tails)
+        self.assertIn([22222, 30001, 30003], tails)
+        self.assertIn([30002], tails)
+        for child in self.children():
+            self.assertEqual(run("replay", "-q", "-a", "jeff", "--repeat=1", child).returncode, 0)
+
+    def test_who_outlives_the_command_is_recorded_up_to_its_end(self):
+        started = time.monotonic()
+        self.record("sh", "-c", f"(sleep 60 >/dev/null 2>&1 &) ; {SUBJECT}", options=["--children"])
+        self.assertLess(time.monotonic() - started, 50)
+        self.assertIn([11111, 22222], [self.sizes(self.events(child)) for child in self.children()])
+
     def test_a_wrong_command_line_is_2(self):
-        self.record(TOUCH, options=["--children"], status=2)
+        self.record(TOUCH, options=["--stacks=65"], status=2)
 
 
 class Ports(AccessTest):
@@ -146,6 +219,6 @@ class Ports(AccessTest):
 
 
 if __name__ == "__main__":
-    STEVE, TOUCH, *ports = map(os.path.abspath, sys.argv[1:7])
+    STEVE, SUBJECT, TOUCH, *ports = map(os.path.abspath, sys.argv[1:8])
     PORTS = {"words": (ports[0], ports[2]), "editor": (ports[1], ports[3])}
-    unittest.main(argv=sys.argv[:1] + sys.argv[7:])
+    unittest.main(argv=sys.argv[:1] + sys.argv[8:])

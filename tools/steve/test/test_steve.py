@@ -133,6 +133,12 @@ class Record(SteveTest):
         self.assertRegex(children[0], r"^trace\.[0-9]+$")
         self.assertEqual(self.sizes(self.folder / children[0]), [30002])
         self.assertEqual(self.info(self.folder / children[0])["frees of unseen blocks"], "1")
+
+    def test_a_child_may_resize_what_its_parent_allocated(self):
+        self.record(SUBJECT, "inherit", options=["--children"])
+        child, = [name for name in os.listdir(self.folder) if name != "trace"]
+        self.assertEqual(self.sizes(self.folder / child), [60001, 20001])
+        self.assertEqual(self.info(self.folder / child)["frees of unseen blocks"], "2")
         self.assertNotIn(30002, self.sizes())
 
     def sites(self, trace=None):
