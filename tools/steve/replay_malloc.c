@@ -112,16 +112,15 @@ static int64_t largest_hole(void) {
     return largest > 8 ? largest - 8 : 0;
 }
 
+/* References are addresses; how blocks come and go is all that differs. */
+#define CALLS(give, give_zeroed, give_aligned, change, take_back)                                  \
+    .allocate = (give), .allocate_zeroed = (give_zeroed), .allocate_aligned = (give_aligned),      \
+    .resize = (change), .release = (take_back), .open = open_block, .close = close_block
+
 const struct replay_backend replay_malloc = {
     .name = "malloc",
     .description = "the system's malloc",
-    .allocate = allocate,
-    .allocate_zeroed = allocate_zeroed,
-    .allocate_aligned = allocate_aligned,
-    .resize = resize,
-    .release = free,
-    .open = open_block,
-    .close = close_block,
+    CALLS(allocate, allocate_zeroed, allocate_aligned, resize, free),
     .tidy = tidy,
     .largest_hole = largest_hole,
 };
@@ -154,12 +153,6 @@ const struct replay_backend replay_ideal = {
     .name = "ideal",
     .description = "the lower bound: live bytes only, no time at all",
     .ideal = true,
-    .allocate = give_nowhere,
-    .allocate_zeroed = give_nowhere,
-    .allocate_aligned = give_nowhere_aligned,
-    .resize = stay,
-    .release = close_block,
-    .open = open_block,
-    .close = close_block,
+    CALLS(give_nowhere, give_nowhere, give_nowhere_aligned, stay, close_block),
     .tidy = tidy_nothing,
 };

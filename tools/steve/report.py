@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes one self-contained HTML page of a replay; `steve report` runs it.
 
-usage: steve-report STEVE -o PAGE.html --trace TRACE --json RESULTS [--maps PREFIX] [--sweep]
+usage: steve-report STEVE -o PAGE.html --trace TRACE --json RESULTS [--maps PREFIX] [--sweep[=TRACE]]
                     [--pictures FOLDER] [--video FILE] [--quiet]
 
 Everything is in the page: it needs no network and no other file. --pictures writes each picture as a
@@ -108,6 +108,20 @@ def draw_memory(results, pictures):
     legend_above(axes)
     pictures.add("memory", "Memory over time",
                  "Resident memory of each allocator over what the program had asked for.", drawing)
+
+
+def draw_share(results, pictures):
+    drawing, axes = figure()
+    shown = results["shown"]
+    unit, name = unit_for(max(sample["share_bytes"] for each in shown for sample in each["samples"]))
+    for each in shown:
+        run = each["samples"][:-1]
+        axes.plot(column(run, "event", 1e6), column(run, "share_bytes", unit), linewidth=1.2,
+                  color=each["colour"], label=each["name"])
+    axes.set(xlabel="million operations", ylabel=f"proportional set size ({name})", ylim=(0, None))
+    legend_above(axes)
+    pictures.add("share", "Memory by share over time",
+                 "The same with pages that several processes share counted in part (PSS).", drawing)
 
 
 def draw_fragmentation(results, pictures):
@@ -386,7 +400,7 @@ th { border-bottom: 2px solid #888 } img { max-width: 100% }
 img.pixels { image-rendering: pixelated; border: 1px solid #ccc }
 .swatch { display: inline-block; width: 1em; height: 1em; border: 1px solid #888; vertical-align: -.15em;
   margin: 0 .3em 0 1em }
-.failed { color: #b00020; font-weight: bold } p.note { color: #555 } h2 { margin-top: 2em }
+.wide { overflow-x: auto } .failed { color: #b00020; font-weight: bold } p.note { color: #555 } h2 { margin-top: 2em }
 </style></head><body>
 <h1>{{ title }}</h1>
 <p><code>{{ command }}</code></p>
@@ -394,14 +408,15 @@ img.pixels { image-rendering: pixelated; border: 1px solid #ccc }
 {{ digest.reallocations }} reallocations, {{ digest.frees }} frees; {{ digest.locks }} locks,
 {{ digest.accesses }} accesses recorded. Idle point every {{ results.idle_every }} operations with
 {{ results.budget_us }} &micro;s; rounds: {{ results.rounds }}.</p>
-<table id="figures"><tr>{% for name in header %}<th>{{ name }}</th>{% endfor %}</tr>
+<div class="wide"><table id="figures"><tr>{% for name in header %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr>{% for cell in row.cells %}<td{% if row.failed and not loop.first %}
  class="failed"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
+{% endfor %}</table></div>
 <p class="note">Times are those of single calls, means over the repeats; &plusmn; is half the width of the
 95&nbsp;% confidence interval. Resident memory is what the process had beyond its state before the first
 allocation; <em>over live</em> compares its average with the bytes the program had asked for. The longest
-pause is that of the compactions at idle points, by the wall clock.</p>
+pause is that of the compactions at idle points, by the wall clock; the locked shares are averages over them.
+The largest block is what could be had after the full compaction at the end without exceeding the peak.</p>
 {% for section in sections %}<h2 id="{{ section.name }}">{{ section.title }}</h2>
 <p class="note">{{ section.text }}</p>
 {% if section.legend %}<p class="note">{% for colour, meaning in legend %}<span class="swatch"
@@ -415,7 +430,13 @@ pause is that of the compactions at idle points, by the wall clock.</p>
 """
 
 HEADER = ["allocator", "M operations/s", "p50", "p99", "p99.9", "max", "resident, average",
-          "over live", "peak", "at the end", "longest pause", "smallest heap"]
+          "over live", "PSS, average", "peak", "at the end", "after full compaction", "largest block",
+          "longest pause", "locked blocks", "locked bytes", "smallest heap"]
+
+
+def locked_share(each, part, whole):
+    rows = [row for row in each["compactions"] if row[whole]]
+    return f"{100 * sum(row[part] / row[whole] for row in rows) / len(rows):.2f} %" if rows else "-"
 
 
 def table_row(each):
@@ -427,11 +448,14 @@ def table_row(each):
     times = [f"{each[key]['mean']:.0f} ns" if each[key]["mean"] < 10000 else
              f"{each[key]['mean'] / 1000:.0f} \u00b5s" for key in ("p50_ns", "p99_ns", "p999_ns", "max_ns")]
     pause = f"{each['pause_wall']['max_us']:.0f} \u00b5s" if each["pauses"] else "-"
+    largest = bytes_text(each["largest_block_after_full_compaction_bytes"])
     smallest = bytes_text(each["smallest_heap_bytes"]) if "smallest_heap_bytes" in each else "-"
     return {"failed": False, "cells": [
         each["name"], f"{speed['mean'] / 1e6:.2f} \u00b1 {speed['half_width_95'] / 1e6:.2f}", *times,
-        bytes_text(each["resident_average_bytes"]), over, bytes_text(each["resident_peak_bytes"]),
-        bytes_text(each["resident_end_bytes"]), pause, smallest]}
+        bytes_text(each["resident_average_bytes"]), over, bytes_text(each["share_average_bytes"]),
+        bytes_text(each["resident_peak_bytes"]), bytes_text(each["resident_end_bytes"]),
+        bytes_text(each["resident_after_full_compaction_bytes"]), largest, pause,
+        locked_share(each, "locked_blocks", "blocks"), locked_share(each, "locked_bytes", "bytes"), smallest]}
 
 
 def csv_text(rows):
@@ -450,7 +474,8 @@ def parse_arguments():
     parser.add_argument("--trace", required=True, help="the trace that was replayed")
     parser.add_argument("--json", required=True, type=pathlib.Path, help="what replay --json wrote")
     parser.add_argument("--maps", help="what replay --maps was given")
-    parser.add_argument("--sweep", action="store_true", help="also infer locks with many parameters")
+    parser.add_argument("--sweep", nargs="?", const="", metavar="TRACE",
+                        help="also infer locks with many parameters, from TRACE where the replayed one has no accesses")
     parser.add_argument("--pictures", type=pathlib.Path, help="folder for the pictures as files")
     parser.add_argument("--video", type=pathlib.Path, help="the animation as a film, by ffmpeg")
     parser.add_argument("--title")
@@ -464,12 +489,12 @@ def draw_everything(arguments, results, digest):
     jobs = []
     if results["shown"]:
         jobs += [lambda draw=draw: draw(results, pictures) for draw in
-                 (draw_memory, draw_fragmentation, draw_latency, draw_pareto, draw_pauses)]
+                 (draw_memory, draw_share, draw_fragmentation, draw_latency, draw_pareto, draw_pauses)]
     if digest["allocations"]:
         jobs += [lambda draw=draw: draw(digest, pictures) for draw in
                  (draw_sizes, draw_lifetimes, draw_locked)]
-    if arguments.sweep:
-        jobs.append(lambda: sweep(arguments.steve, arguments.trace, pictures, quiet))
+    if arguments.sweep is not None:
+        jobs.append(lambda: sweep(arguments.steve, arguments.sweep or arguments.trace, pictures, quiet))
     for each in results["shown"]:
         path = pathlib.Path(f"{arguments.maps}.{each['name']}") if arguments.maps else None
         if path is not None and path.exists():

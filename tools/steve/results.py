@@ -14,6 +14,11 @@ COLUMNS = ["allocator", "CPU ns per operation", "p50 ns", "p99 ns", "p99.9 ns", 
            "peak MiB", "at the end MiB", "after all was given back MiB", "smallest heap MiB",
            "longest pause, CPU \u00b5s", "locked at compactions, % of blocks", "% of bytes"]
 SUBJECTS = ["sqlite3", "tar", "ls", "latex", "python3", "soffice", "redis-server"]
+PORTS = ["words", "editor"]
+METHODS = ["coarse", "fine", "burst"]
+SCORES = "Inferred locks"
+SCORE_COLUMNS = ["program", "method", "locks", "precision %", "recall %", "locked beyond the hand's, times the hand's",
+                 "accesses under a lock %", "blocks locked, average %", "bytes locked, average %"]
 
 
 def locked(each, part, whole):
@@ -71,10 +76,33 @@ def section(folder, subject):
     return lines + table([COLUMNS] + [cells(each) for each in results["allocators"]])
 
 
+def share(part, whole):
+    return f"{100 * part / whole:.3f}" if whole else "-"
+
+
+def scores(folder):
+    """What each method of inference finds of the locks placed by hand in the ported programs."""
+    rows = [SCORE_COLUMNS]
+    for port in PORTS:
+        found = [json.loads((folder / f"{port}.{method}.json").read_text()) for method in METHODS]
+        hand = found[0]
+        rows.append([port, "by hand", str(hand["hand_locks"]), "100.00", "100.00", "0.00", "-",
+                     share(hand["hand"], hand["live"]), share(hand["hand_bytes"], hand["live_bytes"])])
+        for each in found:
+            rows.append([port, each["method"], str(each["locks"]), f"{100 * each['precision']:.2f}",
+                         f"{100 * each['recall']:.2f}", f"{(each['inferred'] - each['both']) / each['hand']:.2f}",
+                         f"{100 * each['covered'] / each['accesses']:.2f}",
+                         share(each["inferred"], each["live"]), share(each["inferred_bytes"], each["live_bytes"])])
+    text = ("``tools/subjects --results``: two small programs of ours that keep their data behind handles, a counter of "
+            "words and a line editor, recorded with their accesses and with the locks that a hand placed. Time is counted "
+            "in accesses, and summed over blocks.")
+    return [SCORES, "~" * len(SCORES), "", text, ""] + table(rows)
+
+
 def where():
     names = [line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
              if line.startswith("model name")]
-    return (f"Printed by ``tools/subjects`` and ``tools/subjects --docs`` on {names[0] if names else platform.machine()}, "
+    return (f"Printed by ``tools/subjects --results`` on {names[0] if names else platform.machine()}, "
             f"{os.cpu_count()} cores, Linux {platform.release()}.")
 
 
@@ -94,13 +122,20 @@ def main():
     folder, output = map(pathlib.Path, sys.argv[1:3])
     names = [name for subject in SUBJECTS for name in (subject, subject + "-accesses")]
     renewed = [name for name in names if (folder / f"{name}.json").exists()]
+    if all((folder / f"{port}.{method}.json").exists() for port in PORTS for method in METHODS):
+        renewed.append(SCORES)
+    names.append(SCORES)
     if not renewed:
         sys.exit(f"results: there is nothing in {folder}; run tools/subjects first")
     kept = sections_of(output)
     lines = [where(), ""]
     for name in names:
-        lines += section(folder, name) if name in renewed else kept.get(name, [])
-    output.write_text("\n".join(lines), encoding="utf-8")
+        if name in renewed:
+            found = scores(folder) if name == SCORES else section(folder, name)
+        else:
+            found = kept.get(name, [])
+        lines += found if not found or found[-1] == "" else found + [""]
+    output.write_text("\n".join(lines).rstrip("\n") + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ STEVE = None
 PYTHON = os.environ.get("STEVE_PYTHON", "/usr/bin/python3")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("JEFF_")}
 MODULES = "import matplotlib, numpy, jinja2, tqdm, PIL"
-PICTURES = ["memory", "fragmentation", "latency", "pareto", "pauses", "sizes", "lifetimes", "locked",
+PICTURES = ["memory", "share", "fragmentation", "latency", "pareto", "pauses", "sizes", "lifetimes", "locked",
             "sensitivity", "raster-jeff", "heap-jeff", "animation-jeff", "raster-malloc",
             "heap-malloc", "animation-malloc"]
 
@@ -127,7 +127,22 @@ class Report(unittest.TestCase):
         rows = list(csv.reader(io.StringIO(contents[1])))
         self.assertEqual([row[0] for row in rows],
                          ["allocator", "jeff", "malloc", "ideal", "libgone"])
-        self.assertEqual({len(row) for row in rows}, {12})
+        self.assertEqual({len(row) for row in rows}, {17})
+        jeff = dict(zip(rows[0], rows[1]))
+        for name in ("PSS, average", "after full compaction", "largest block"):
+            self.assertRegex(jeff[name], r"^[0-9.]+ (bytes|[KMG]iB)$")
+        self.assertRegex(jeff["locked blocks"], r"^[0-9.]+ %$")
+        self.assertEqual(dict(zip(rows[0], rows[2]))["locked blocks"], "-")
+
+    def test_the_sweep_may_take_its_accesses_from_another_trace(self):
+        locked, page = self.folder / "without", self.folder / "swept.html"
+        done = run("infer", "--no-accesses", "-o", locked, self.folder / "trace")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        arguments = ["report", "-o", page, f"--trace={locked}", f"--json={self.results}"]
+        self.assertEqual(run(*arguments, "--sweep").returncode, 1)
+        done = run(*arguments, f"--sweep={self.folder / 'trace'}")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn('id="sensitivity"', page.read_text())
 
     def test_an_allocator_that_failed_is_shown_as_such(self):
         at = self.sources.cells.index("libgone")
