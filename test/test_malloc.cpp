@@ -219,6 +219,33 @@ TEST(AlignedAlloc, WhatIsNoPowerOfTwoIsRefused) {
     }
 }
 
+TEST(AlignedAlloc, WhatCannotBeAlignedOrIsTooLargeIsNoMemory) {
+    size_t most = hide(SIZE_MAX);
+    for (size_t alignment : {static_cast<size_t>(16), static_cast<size_t>(64),
+                             static_cast<size_t>(4096), static_cast<size_t>(1) << 62}) {
+        for (size_t size : {most, most - 4096, most / 2}) {
+            errno = 0;
+            EXPECT_EQ(nullptr, CALL(aligned_alloc)(alignment, size)) << alignment << " " << size;
+            EXPECT_EQ(ENOMEM, errno);
+            errno = 0;
+            EXPECT_EQ(nullptr, CALL(memalign)(alignment, size)) << alignment << " " << size;
+            EXPECT_EQ(ENOMEM, errno);
+        }
+    }
+    errno = 0;
+    EXPECT_EQ(nullptr, CALL(aligned_alloc)(hide(static_cast<size_t>(1) << 62), 1));
+    EXPECT_EQ(ENOMEM, errno);
+    errno = 0;
+    EXPECT_EQ(nullptr, CALL(memalign)(most, 1)) << "there is no larger power of two";
+    EXPECT_EQ(EINVAL, errno);
+    errno = 0;
+    EXPECT_EQ(nullptr, CALL(valloc)(most));
+    EXPECT_EQ(ENOMEM, errno);
+    errno = 0;
+    EXPECT_EQ(nullptr, CALL(pvalloc)(most));
+    EXPECT_EQ(ENOMEM, errno);
+}
+
 TEST(Memalign, TakesTheNextPowerOfTwo) {
     for (size_t alignment : {1u, 3u, 24u, 100u, 3000u}) {
         void *block = CALL(memalign)(alignment, 50);
@@ -359,6 +386,47 @@ TEST(Names, BothFamiliesServeTheSameBlocks) {
     ::free(jeff_malloc(100));
     EXPECT_GE(jeff_malloc_usable_size(block = ::strdup("text")), 5u);
     jeff_free(block);
+}
+
+// malloc_usable_size ends the process on a pointer that is not ours.
+TEST(Names, WhatTheCLibraryAllocatesForItsCallersIsOurs) {
+    auto expect_ours = [](void *block, size_t size) {
+        ASSERT_NE(nullptr, block);
+        EXPECT_GE(jeff_malloc_usable_size(block), size);
+        ::free(block);
+    };
+    expect_ours(::strdup("some text"), 10);
+    expect_ours(::strndup("some text", 4), 5);
+    char *text = nullptr;
+    ASSERT_EQ(9, ::asprintf(&text, "%s %d", "number", 17));
+    expect_ours(text, 10);
+    expect_ours(::realpath("/", nullptr), 2);
+    expect_ours(::getcwd(nullptr, 0), 2);
+    FILE *file = std::tmpfile();
+    ASSERT_NE(nullptr, file);
+    std::fputs("one line\n", file);
+    std::rewind(file);
+    char *line = nullptr;
+    size_t room = 0;
+    EXPECT_EQ(9, ::getline(&line, &room, file));
+    std::fclose(file);
+    expect_ours(line, room);
+}
+
+TEST(Names, ReallocarrayOfTheCLibraryIsServedAndChecksItsProduct) {
+    char *block = static_cast<char *>(::reallocarray(nullptr, 10, 10));
+    ASSERT_NE(nullptr, block);
+    EXPECT_GE(jeff_malloc_usable_size(block), 100u);
+    std::memset(block, 3, 100);
+    size_t half = hide(SIZE_MAX / 2);
+    errno = 0;
+    EXPECT_EQ(nullptr, ::reallocarray(block, half, 3));
+    EXPECT_EQ(ENOMEM, errno);
+    EXPECT_TRUE(is_filled(hide(block), 3, 100));
+    block = static_cast<char *>(::reallocarray(hide(block), 100, 100));
+    ASSERT_NE(nullptr, block);
+    EXPECT_TRUE(is_filled(block, 3, 100));
+    ::free(block);
 }
 #endif
 

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -143,6 +144,55 @@ TEST_F(HugePages, WhatAFreedBlockHeldReadsAsZeroFromCalloc) {
             jeff_malloc_trim(0);
     }
 }
+
+// --- fresh pages
+
+size_t resident_pages(const char *block, size_t size) {
+    size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    std::vector<unsigned char> resident(size / page);
+    EXPECT_EQ(mincore(const_cast<char *>(block), size, resident.data()), 0);
+    size_t count = 0;
+    for (unsigned char one : resident)
+        count += one & 1;
+    return count;
+}
+
+TEST(FreshPages, CallocDoesNotTouchThem) {
+    if (JF_TEST_SANITIZED)
+        GTEST_SKIP() << "a sanitizer looks at what is given out";
+    jeff_free(hide(jeff_malloc(1)));
+    jeff_malloc_trim(0);
+    for (size_t size : {mib / 2, 3 * mib, 100 * mib}) {
+        char *block = hide(static_cast<char *>(jeff_calloc(size / 64, 64)));
+        ASSERT_NE(block, nullptr);
+        EXPECT_LE(resident_pages(block, size), 1u) << size;
+        block[size / 2] = 1;
+        EXPECT_LE(resident_pages(block, size), 512u) << "a page, or a huge one";
+        jeff_free(block);
+        jeff_malloc_trim(0);
+    }
+}
+
+// Cells of spans: whole pages of fresh ones.
+TEST(FreshPages, CallocDoesNotTouchThoseOfCells) {
+    if (JF_TEST_SANITIZED)
+        GTEST_SKIP() << "a sanitizer looks at what is given out";
+    jeff_free(hide(jeff_malloc(1)));
+    jeff_malloc_trim(0);
+    constexpr size_t size = 128 * 1024;
+    char *blocks[8];
+    size_t touched = 0;
+    for (char *&block : blocks) {
+        block = hide(static_cast<char *>(jeff_calloc(1, size)));
+        ASSERT_NE(block, nullptr);
+        touched += resident_pages(block, size);
+    }
+    EXPECT_LE(touched, 8u);
+    for (char *block : blocks)
+        jeff_free(block);
+}
+
+// --- the environment
 
 // A program of its own, for the environment is read at the start.
 TEST(HugePagesOption, TheEnvironmentTurnsThemOff) {

@@ -76,6 +76,29 @@ TEST(SharedArena, WhatMallocFreesServesHandles) {
         rmfree(handle);
 }
 
+TEST(SharedArena, TrimmingCompactsAndGivesBackWhatBothLeft) {
+    std::set<uintptr_t> chunks;
+    std::vector<rmhandle_t> handles = fill_handles(50000, &chunks);
+    std::vector<void *> pointers;
+    for (size_t i = 0; i < 20000; i++) {
+        pointers.push_back(jeff_malloc(1000));
+        std::memset(pointers.back(), 1, 1000);
+    }
+    for (size_t i = 0; i < handles.size(); i++)
+        if (i % 10 != 0)
+            rmfree(handles[i]);
+    for (void *pointer : pointers)
+        jeff_free(pointer);
+    EXPECT_EQ(1, jeff_malloc_trim(0));
+    struct jf_window *window = jf_api_window();
+    EXPECT_EQ(0u, jf_arena_dirty(window->arena));
+    struct rm_compact_result result;
+    EXPECT_EQ(RM_COMPACT_DONE, rmcompact_us(0, &result));
+    EXPECT_EQ(0u, result.bytes_moved) << "it was compacted before";
+    for (size_t i = 0; i < handles.size(); i += 10)
+        rmfree(handles[i]);
+}
+
 TEST(SharedArena, BothKindsOfBlocksLieInOneWindow) {
     rmhandle_t handle = rmmalloc(100);
     void *block = jeff_malloc(100);
