@@ -42,12 +42,13 @@ static struct found find(const void *pointer, const char *call) {
     uintptr_t address = (uintptr_t)pointer;
     const struct jf_span *span = jf_central_span_at(address);
     if (RM_LIKELY(span != NULL)) {
-        size_t offset = address - span->start;
-        if (offset % span->size != 0 || offset / span->size >= span->cells)
+        uint32_t offset = (uint32_t)(address - span->start);
+        uint32_t cell = offset / span->size; /* of 32 bits: quicker to divide */
+        if (cell * span->size != offset || cell >= span->cells)
             jf_malloc_report_pointer(call, pointer);
-        if (offset / span->size >= jf_span_carved(span))
+        if (cell >= jf_span_carved(span))
             jf_malloc_report(call, pointer, "it was never given out");
-        found.state = &span->states[offset / span->size];
+        found.state = &span->states[cell];
         if ((*found.state & JF_CELL_LIVE) == 0)
             jf_malloc_report(call, pointer, "it was freed before");
         found.number = span->number;
@@ -212,26 +213,39 @@ static void *resize_watched(const struct found *found, void *pointer, size_t siz
     return copy;
 }
 
-/* From one small cell to another with what is at hand; NULL when that does not do. */
-static void *resize_small(void *pointer, size_t size) {
-    struct jf_cache *cache = jf_cache_front;
+/* The offset of its class's bin, of a small cell that is live and no area; 0 for all others. */
+static size_t small_bin(const void *pointer) {
     size_t units = jf_malloc_units();
     size_t unit = ((uintptr_t)pointer - jf_malloc.base) >> JF_UNIT_SHIFT;
-    if (size - 1 >= JF_SMALL_MAX || unit >= units || cache == &jf_cache_none)
-        return NULL;
+    if (unit >= units)
+        return 0;
     uint64_t word = jf_map_word(unit);
     bool exact;
     uint32_t number = jf_map_divide(word, (uintptr_t)pointer, &exact);
     if (!exact || jf_malloc.map[unit].states[number] != JF_CELL_LIVE)
+        return 0;
+    return word >> JF_MAP_BIN_SHIFT;
+}
+
+static size_t size_of_bin(size_t offset) {
+    return jf_class_size((unsigned)(offset / sizeof(struct jf_bin)));
+}
+
+/* From one small cell to another with what is at hand; NULL when that does not do. */
+static void *resize_small(void *pointer, size_t size) {
+    struct jf_cache *cache = jf_cache_front;
+    if (size - 1 >= JF_SMALL_MAX || cache == &jf_cache_none)
         return NULL;
-    size_t from = word >> JF_MAP_BIN_SHIFT;
+    size_t from = small_bin(pointer);
+    if (from == 0)
+        return NULL;
     size_t to = jf_bin_of[(size + 15) / 16];
     if (from == to)
         return pointer;
     void *copy = jf_fast_take(cache, size);
     if (copy == NULL)
         return NULL;
-    size_t old_size = jf_class_size((unsigned)(from / sizeof(struct jf_bin)));
+    size_t old_size = size_of_bin(from);
     memcpy(copy, pointer, size < old_size ? size : old_size);
     jf_fast_free(pointer, "realloc");
     return copy;
@@ -265,6 +279,9 @@ void *jf_malloc_resize(void *pointer, size_t size) {
 }
 
 size_t jf_malloc_usable(const void *pointer) {
+    size_t bin = jf_malloc.mode == 0 ? small_bin(pointer) : 0;
+    if (RM_LIKELY(bin != 0))
+        return size_of_bin(bin);
     if (pointer == NULL)
         return 0;
     struct found found = find(pointer, "malloc_usable_size");
