@@ -36,6 +36,13 @@ static int fail(struct importer *importer, const char *what) {
     return -1;
 }
 
+char *import_next_line(struct importer *importer) {
+    enum { PROGRESS_EVERY = 1 << 16 };
+    if (import_lines_number(importer->lines) % PROGRESS_EVERY == PROGRESS_EVERY - 1)
+        steve_show_progress("importing", import_lines_share(importer->lines));
+    return import_lines_next(importer->lines, &importer->error);
+}
+
 int import_bad_line(struct importer *importer, const char *why) {
     snprintf(importer->error.text, sizeof importer->error.text, "line %llu: %.400s",
              (unsigned long long)import_lines_number(importer->lines), why);
@@ -309,8 +316,10 @@ static int import(const struct arguments *arguments) {
         arguments->grain != UINT64_MAX ? arguments->grain : formats[arguments->format].grain;
     int result = open_all(&importer, arguments);
     bool began = importer.writer != NULL;
-    if (result == 0)
+    if (result == 0) {
         result = formats[arguments->format].run(&importer);
+        steve_show_progress("importing", 1);
+    }
     if (result == 0)
         result = finish_trace(&importer);
     if (result != 0) {

@@ -68,6 +68,9 @@ int import_lock(struct importer *importer, uint32_t block, bool lock);
 /* The block that `address` is in; false when in none. */
 bool import_find(const struct importer *importer, uint64_t address, uint32_t *ret_block);
 
+/* The next line, and NULL, as of import_lines_next; tells the user how far it is. */
+char *import_next_line(struct importer *importer);
+
 /* Says what is wrong with the line read last. Returns -1. */
 int import_bad_line(struct importer *importer, const char *why);
 

@@ -122,7 +122,7 @@ int import_ops(struct importer *importer) {
     struct handles handles = {0};
     int result = 0;
     char *line;
-    while (result == 0 && (line = import_lines_next(importer->lines, &importer->error)) != NULL) {
+    while (result == 0 && (line = import_next_line(importer)) != NULL) {
         char *words[5];
         size_t count = import_split(line, words, 5);
         if (count == 0)
@@ -189,7 +189,7 @@ int import_mtrace(struct importer *importer) {
     struct mtrace mtrace = {0};
     char *line;
     int result = 0;
-    while (result == 0 && (line = import_lines_next(importer->lines, &importer->error)) != NULL) {
+    while (result == 0 && (line = import_next_line(importer)) != NULL) {
         char *words[WORDS_MAX];
         size_t count = import_split(line, words, WORDS_MAX);
         result = import_mtrace_words(importer, &mtrace, words, count);
@@ -217,7 +217,7 @@ int import_lackey(struct importer *importer) {
     struct mtrace mtrace = {0};
     char *line;
     int result = 0;
-    while (result == 0 && (line = import_lines_next(importer->lines, &importer->error)) != NULL) {
+    while (result == 0 && (line = import_next_line(importer)) != NULL) {
         if (strncmp(line, "==", 2) == 0 || strncmp(line, "--", 2) == 0 || line[0] == 'I')
             continue;
         char *words[WORDS_MAX];

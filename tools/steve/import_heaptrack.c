@@ -85,7 +85,7 @@ int import_heaptrack(struct importer *importer) {
     char *line;
     int result = 0;
     bool seen_version = false;
-    while (result == 0 && (line = import_lines_next(importer->lines, &importer->error)) != NULL) {
+    while (result == 0 && (line = import_next_line(importer)) != NULL) {
         char *words[WORDS];
         seen_version |= line[0] == 'v';
         if (!seen_version)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #if defined(STEVE_HAVE_ZSTD)
@@ -154,6 +155,14 @@ char *import_lines_next(struct import_lines *lines, struct trace_error *error) {
         if (fill_text(lines, error) != 0)
             return NULL;
     }
+}
+
+double import_lines_share(const struct import_lines *lines) {
+    struct stat status;
+    off_t offset = lseek(lines->descriptor, 0, SEEK_CUR);
+    if (offset < 0 || fstat(lines->descriptor, &status) != 0 || status.st_size <= 0)
+        return 0;
+    return offset < status.st_size ? (double)offset / (double)status.st_size : 1;
 }
 
 uint64_t import_lines_number(const struct import_lines *lines) {

@@ -17,6 +17,9 @@ struct import_lines *import_lines_open(const char *path, struct trace_error *err
  * lines than 64 KiB are errors. */
 char *import_lines_next(struct import_lines *lines, struct trace_error *error);
 
+/* How much of the file was read, from 0 to 1; 0 of one that has no size. */
+double import_lines_share(const struct import_lines *lines);
+
 /* Number of the line given last, from 1. */
 uint64_t import_lines_number(const struct import_lines *lines);
 

@@ -94,14 +94,19 @@ static void print_header(const char *path, const struct trace_header *header) {
     char text[64] = "?";
     time_t seconds = (time_t)(header->start_unix_us / 1000000u);
     struct tm broken_down;
-    if (gmtime_r(&seconds, &broken_down) != NULL)
+    if (seconds == 0) /* imported: nobody knows */
+        snprintf(text, sizeof text, "at a time that is not known");
+    else if (gmtime_r(&seconds, &broken_down) != NULL)
         strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &broken_down);
     printf("%-24s%s\n", "trace", path);
     printf("%-24s%u.%u, %s\n", "format", header->version_major, header->version_minor,
            header->flags & TRACE_FLAG_ZSTD ? "zstd" : "not compressed");
     printf("%-24s", "command");
     print_command(header);
-    printf("%-24s%s, process %u\n", "recorded", text, header->pid);
+    printf("%-24s%s", "recorded", text);
+    if (header->pid != 0)
+        printf(", process %u", header->pid);
+    putchar('\n');
 }
 
 static void print_end(int wait_status) {

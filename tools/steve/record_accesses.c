@@ -140,6 +140,8 @@ static void finish_process(struct access_recorder *recorder, size_t index, int w
     if (!ended && pid == (uint32_t)recorder->pid)
         steve_complain("the program was killed, or became one that cannot be recorded: the end of "
                        "the trace may be missing");
+    if (totals.allocations == 0)
+        steve_complain("%s: no allocation was seen; of a statically linked program none is", name);
     if (recorder->options->tell != NULL)
         recorder->options->tell(name, &totals);
 }

@@ -21,6 +21,10 @@ void steve_complain(const char *format, ...) {
     (void)format;
 }
 
+void steve_show_progress(const char *what, double share) {
+    (void)what, (void)share;
+}
+
 int steve_parse_number(const char *option, const char *text, uint64_t minimum, uint64_t maximum,
                        uint64_t *ret_value) {
     (void)option, (void)minimum, (void)maximum;

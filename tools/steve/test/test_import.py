@@ -158,6 +158,22 @@ class Formats(ImportTest):
                 if done.returncode == 0:
                     self.assertEqual(run("info", self.trace).returncode, 0, damaged)
 
+    def test_a_long_file_has_a_progress_bar_on_a_terminal(self):
+        source = self.folder / "source"
+        source.write_text("".join(f"{i % 9} N {i * 64} 8\n{i % 9} F {i * 64} 0\n" for i in range(70000)))
+        ours, theirs = os.openpty()
+        with subprocess.Popen([STEVE, "import", "--from=ops", "-o", self.trace, source], stderr=theirs):
+            os.close(theirs)
+            shown = b""
+            try:
+                while read := os.read(ours, 4096):
+                    shown += read
+            except OSError:
+                pass  # how the end of a terminal shows
+        os.close(ours)
+        self.assertRegex(shown.decode(), r"importing +\[#+ +\] +[0-9]+ %")
+        self.assertTrue(shown.endswith(b"\r\x1b[K"), shown)
+
     def test_a_wrong_command_line_is_2(self):
         for arguments in [[], ["-o", "x", "y"], ["--from=nonsense", "-o", "x", "y"],
                           ["--from=ops", "y"], ["--from=lackey", "--grain=24", "-o", "x", "y"]]:
