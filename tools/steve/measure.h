@@ -10,6 +10,10 @@
 /* Opens the files of /proc, before the first measurement. -1 with errno set when there are none. */
 int measure_open(void);
 
+/* Makes the pages of all mapped files present, programs and libraries that is: what is run for the
+ * first time during the measurement is not the allocator's memory. Does nothing before Linux 5.14. */
+void measure_touch_files(void);
+
 /* Resident bytes of this process now, exact (the sum over its mappings). */
 int64_t measure_resident(void);
 

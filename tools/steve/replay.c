@@ -467,6 +467,10 @@ int steve_replay(int argc, char **argv) {
     struct trace_reader *reader = open_trace(&replayer);
     if (reader == NULL)
         return STEVE_FAILED;
+    if (replay_scan(replayer.trace, &replayer.options) != 0) {
+        trace_reader_close(reader);
+        return STEVE_FAILED;
+    }
     static struct replay_report reports[ALLOCATORS_MAX];
     for (size_t i = 0; i < replayer.backend_count; i++) {
         reports[i] = run_backend(&replayer, replayer.backends[i]);

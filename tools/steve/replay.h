@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "trace_format.h"
+
 /* When Jeff compacts; other allocators cannot and have POLICY_NEVER. */
 enum replay_policy {
     POLICY_NEVER,
@@ -61,6 +63,15 @@ const struct replay_backend *replay_backend_at(size_t index);
 /* Whether what it preloads is there. */
 bool replay_backend_is_installed(const struct replay_backend *backend);
 
+/* What replay_scan finds out. */
+struct replay_plan {
+    bool scanned;        /* else the trace's own totals say enough, and only this is valid: */
+    uint64_t stop_event; /* where a round ends, if not at the trace's end */
+    struct trace_totals totals;       /* of one round */
+    uint64_t survivors;               /* blocks that a round leaves */
+    uint64_t peak_bytes, peak_blocks; /* live at most, of all rounds */
+};
+
 struct replay_options {
     uint64_t idle_every; /* operations between idle points */
     uint32_t budget_us;  /* for a compaction at each; 0 = none */
@@ -73,7 +84,17 @@ struct replay_options {
     size_t heap_bytes; /* of REPLAY_FIT */
     uint32_t maps;     /* pictures of the heap to be taken in the memory pass; 0 = none */
     char map_path[512];
+    struct replay_plan plan;
 };
+
+/* Looks through the trace for what the options ask for and its end does not tell, and fills the
+ * plan. 0, or -1 after a complaint. */
+int replay_scan(const char *path, struct replay_options *options);
+
+/* The random numbers that decide which blocks survive a round: the next one of the sequence that
+ * `state` is in, and whether something of that chance happens. */
+uint64_t replay_random(uint64_t *state);
+bool replay_chance(uint64_t *state, double share);
 
 /* A pass over the trace. Memory: blocks are filled and verified completely, memory is sampled.
  * Speed: every page is touched and a stamp verified, operations and pauses are timed. Latency:

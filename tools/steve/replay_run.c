@@ -33,7 +33,7 @@ static int take_event(struct replay *replay) {
     struct trace_event *event = &replay->batch[replay->batch_count];
     int got = trace_reader_next(replay->reader, event, &error);
     if (got == 0 || (got < 0 && replay->options->partial) ||
-        (got == 1 && event->number >= replay->stop_event)) {
+        (got == 1 && event->number >= replay->options->plan.stop_event)) {
         replay->at_end = true;
         return 0;
     }
@@ -63,34 +63,6 @@ static int fill_batch(struct replay *replay, uint64_t limit) {
         if (take_event(replay) != 0)
             return -1;
     }
-    return 0;
-}
-
-/* Follows the trace once without an allocator: its totals when it has no end, and the event after
- * which live bytes are most. */
-static int scan(struct replay *replay) {
-    struct trace_error error;
-    struct trace_event event;
-    struct trace_live live;
-    struct trace_reader *reader = trace_reader_open(replay->path, &error);
-    if (reader == NULL || trace_live_init(&live, 0) != 0) {
-        steve_complain("%s", reader == NULL ? error.text : "out of memory");
-        trace_reader_close(reader);
-        return -1;
-    }
-    uint64_t peak = 0, stop = 0;
-    while (trace_reader_next(reader, &event, &error) == 1 &&
-           trace_live_apply(&live, &event, &error) == 0) {
-        if (live.live_bytes > peak) {
-            peak = live.live_bytes;
-            stop = event.number + 1;
-        }
-    }
-    replay->totals = live.totals;
-    if (replay->options->stop_at_peak)
-        replay->stop_event = stop;
-    trace_live_finish(&live);
-    trace_reader_close(reader);
     return 0;
 }
 
@@ -215,13 +187,6 @@ static int run_round(struct replay *replay) {
 /* --- Rounds: at the end of each, a random share of what is left is freed, and the trace runs again
  * in what memory has become. */
 
-static uint64_t next_random(struct replay *replay) {
-    uint64_t value = replay->random += 0x9e3779b97f4a7c15u;
-    value = (value ^ value >> 30) * 0xbf58476d1ce4e5b9u;
-    value = (value ^ value >> 27) * 0x94d049bb133111ebu;
-    return value ^ value >> 31;
-}
-
 static int fail_kept(const struct replay *replay, const struct replay_kept *block) {
     steve_complain("%s, replayed on %s: a block of %" PRIu64
                    " bytes that was left after a round changed its contents",
@@ -245,8 +210,7 @@ static int free_share(struct replay *replay, double share) {
     size_t left = 0;
     for (size_t i = 0; i < replay->kept_count; i++) {
         struct replay_kept block = replay->kept[i];
-        bool freed = (double)(next_random(replay) >> 11) < share * 0x1p53;
-        if (!freed)
+        if (!replay_chance(&replay->random, share))
             replay->kept[left++] = block;
         else if (free_kept(replay, &block) != 0)
             return -1;
@@ -291,9 +255,7 @@ static int begin_round(struct replay *replay) {
     replay->time_base = replay->time_us;
     replay->at_end = false;
     replay->round++;
-    trace_reader_close(replay->reader);
-    replay->reader = trace_reader_open(replay->path, &error);
-    if (replay->reader == NULL) {
+    if (trace_reader_rewind(replay->reader, &error) != 0) {
         steve_complain("%s", error.text);
         return -1;
     }
@@ -339,15 +301,14 @@ static int64_t largest_hole(const struct replay_backend *backend) {
 
 static int read_totals(struct replay *replay) {
     struct trace_error error;
-    bool complete = trace_reader_totals(replay->reader, &replay->totals, &error) == 0;
-    replay->stop_event = UINT64_MAX;
-    if (!complete && !replay->options->partial) {
+    const struct replay_plan *plan = &replay->options->plan;
+    const struct trace_totals *totals = &replay->totals;
+    if (plan->scanned) {
+        replay->totals = plan->totals;
+    } else if (trace_reader_totals(replay->reader, &replay->totals, &error) != 0) {
         steve_complain("%s", error.text);
         return -1;
     }
-    if ((!complete || replay->options->stop_at_peak) && scan(replay) != 0)
-        return -1;
-    const struct trace_totals *totals = &replay->totals;
     if (totals->block_numbers > TRACE_BLOCK_MAX || totals->events > UINT64_MAX / 1024 ||
         totals->events / replay->options->idle_every >= UINT32_MAX) {
         steve_complain("%s: the end frame's totals make no sense", replay->path);
@@ -363,9 +324,7 @@ static int make_tables(struct replay *replay) {
     size_t numbers = (size_t)replay->totals.block_numbers;
     replay->pause_capacity =
         (size_t)((replay->operations_all / options->idle_every + 2) * (compacts_idle(replay)));
-    replay->kept_capacity = (size_t)((options->stop_at_peak ? replay->totals.peak_live_blocks
-                                                            : replay->totals.end_live_blocks) *
-                                     (options->rounds - 1));
+    replay->kept_capacity = (size_t)(options->plan.survivors * (options->rounds - 1));
     replay->references = measure_map(numbers * sizeof *replay->references);
     replay->pause_wall = measure_map(replay->pause_capacity * sizeof *replay->pause_wall);
     replay->pause_cpu = measure_map(replay->pause_capacity * sizeof *replay->pause_cpu);
@@ -419,6 +378,7 @@ static int prepare(struct replay *replay) {
     replay->result->progress_total = replay->operations_all;
     replay->result->pause_every = (uint32_t)(replay->pause_capacity / REPLAY_PAUSES_MAX) + 1;
     /* Touched now, not in the middle of a measurement; the first frame unpacked touches the rest. */
+    measure_touch_files();
     trace_reader_touch(replay->reader);
     largest_hole(replay->backend);
     memset(replay->batch, 0xff, sizeof replay->batch);
@@ -435,9 +395,10 @@ static int set_limit(struct replay *replay) {
     if (replay->limit == 0) {
         /* A tenth more than is live, and what handles and headers take. */
         enum { SLACK = 64 << 10, PER_BLOCK = 32 };
-        uint64_t live = replay->totals.peak_live_bytes;
-        replay->limit =
-            (size_t)(live + live / 10 + PER_BLOCK * replay->totals.peak_live_blocks + SLACK);
+        const struct replay_plan *plan = &replay->options->plan;
+        uint64_t live = plan->scanned ? plan->peak_bytes : replay->totals.peak_live_bytes;
+        uint64_t blocks = plan->scanned ? plan->peak_blocks : replay->totals.peak_live_blocks;
+        replay->limit = (size_t)(live + live / 10 + PER_BLOCK * blocks + SLACK);
     }
     if (backend->limit != NULL) {
         while (backend->limit(replay->limit, true) != 0) {

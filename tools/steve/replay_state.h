@@ -44,7 +44,6 @@ struct replay {
     uint64_t elapsed_ns, cpu_ns;
     uint64_t time_us;   /* of the last event, over all rounds */
     uint64_t time_base; /* where the round began */
-    uint64_t stop_event;
     uint32_t round;
     uint64_t serial_base; /* so that no two rounds write the same */
     uint64_t random;

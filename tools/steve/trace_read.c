@@ -28,6 +28,7 @@ struct trace_reader {
     int descriptor;
     bool ended;
     bool broken;
+    uint64_t first_offset; /* of the first frame */
     uint64_t offset;       /* of the next byte to read from the file */
     uint64_t frame_offset; /* of the current frame */
     uint64_t frames;
@@ -135,6 +136,7 @@ static int read_header(struct trace_reader *reader, struct trace_error *error) {
     expected = trace_crc32(expected, header->command, header->command_bytes);
     if (expected != trace_get_u32(crc))
         return fail(reader, 0, error, "the header is damaged (checksum)");
+    reader->first_offset = reader->offset;
     return 0;
 }
 
@@ -523,6 +525,18 @@ static int look_at_frame(struct trace_reader *reader, uint64_t offset, struct fr
     if (parse_frame_header(reader, frame, offset, error) != 0)
         return -1;
     return frame->type == TRACE_FRAME_EVENTS;
+}
+
+int trace_reader_rewind(struct trace_reader *reader, struct trace_error *error) {
+    if (lseek(reader->descriptor, (off_t)reader->first_offset, SEEK_SET) < 0)
+        return fail(reader, reader->first_offset, error, "cannot go there: %s", strerror(errno));
+    reader->offset = reader->first_offset;
+    reader->frames = reader->events = 0;
+    reader->frame_left = 0;
+    reader->last_time = 0;
+    reader->at = reader->end = NULL;
+    reader->ended = reader->broken = false;
+    return 0;
 }
 
 int trace_reader_seek(struct trace_reader *reader, uint64_t event, struct trace_error *error) {

@@ -34,6 +34,10 @@ int trace_reader_totals(struct trace_reader *reader, struct trace_totals *ret_to
 int trace_reader_next(struct trace_reader *reader, struct trace_event *ret_event,
                       struct trace_error *error);
 
+/* Goes back to the first event. Takes and gives back no memory. 0, or -1 with `error` filled (a pipe
+ * cannot be read twice). */
+int trace_reader_rewind(struct trace_reader *reader, struct trace_error *error);
+
 /* Goes to the event of that number, which trace_reader_next then returns: walks over the headers of
  * the frames before it and unpacks one frame. Before the first event only. An event behind the last
  * is the end of the trace. 0, or -1 with `error` filled (a pipe cannot be read in any order). */
