@@ -215,7 +215,9 @@ struct second_pass {
 static int take_second(struct infer *infer, void *context, struct trace_event *event,
                        struct trace_error *error) {
     struct second_pass *pass = context;
-    if (trace_live_apply(&pass->live, event, error) != 0)
+    /* Nobody asks for the serial number of an access. */
+    if ((event->op == TRACE_ACCESS ? trace_live_access(&pass->live, event, error)
+                                   : trace_live_apply(&pass->live, event, error)) != 0)
         return -1;
     if (infer_machine_next(pass->machine, event) == 0)
         return 0;

@@ -210,7 +210,8 @@ static int next_burst(struct infer_machine *machine, const struct trace_event *e
     if (make_room(machine) != 0)
         return -1;
     struct delayed *last = &machine->line[machine->line_end & (machine->line_capacity - 1)];
-    *last = (struct delayed){.event = *event};
+    last->event = *event;
+    last->lock_before = last->unlock_after = false;
     if (event->op == TRACE_ACCESS)
         join_burst(machine, last);
     else if (event->op != TRACE_STACK && event->op != TRACE_EXEC && event->op < TRACE_OP_SKIPPABLE)

@@ -26,10 +26,27 @@ static void settle(struct infer_sink *sink, struct infer_block *block) {
 static int write_event(struct infer_sink *sink, const struct trace_event *event) {
     if (sink->writer == NULL)
         return 0;
+    if (event->op == TRACE_ACCESS)
+        return trace_live_access(&sink->live, event, &sink->error) == 0
+                   ? trace_writer_add(sink->writer, event, &sink->error)
+                   : -1;
     struct trace_event copy = *event;
     if (trace_live_apply(&sink->live, &copy, &sink->error) != 0)
         return -1;
     return trace_writer_add(sink->writer, &copy, &sink->error);
+}
+
+/* Fills only what a lock has: there are many, and clearing the whole event takes longer. */
+static int write_lock(struct infer_sink *sink, uint32_t number, bool lock,
+                      const struct trace_event *event) {
+    struct trace_event change;
+    change.op = lock ? TRACE_LOCK : TRACE_UNLOCK;
+    change.block = number;
+    change.thread = event->thread;
+    change.time_us = event->time_us;
+    if (trace_live_apply(&sink->live, &change, &sink->error) != 0)
+        return -1;
+    return trace_writer_add(sink->writer, &change, &sink->error);
 }
 
 static int change_lock(struct infer_sink *sink, uint32_t number, bool lock,
@@ -40,11 +57,7 @@ static int change_lock(struct infer_sink *sink, uint32_t number, bool lock,
     settle(sink, block);
     block->locked = lock;
     sink->score.locks += lock;
-    struct trace_event change = {.op = lock ? TRACE_LOCK : TRACE_UNLOCK,
-                                 .block = number,
-                                 .thread = event->thread,
-                                 .time_us = event->time_us};
-    return write_event(sink, &change);
+    return sink->writer != NULL ? write_lock(sink, number, lock, event) : 0;
 }
 
 int infer_lock(struct infer_sink *sink, uint32_t block, const struct trace_event *event) {

@@ -148,7 +148,10 @@ int record_process_take_run(struct record_process *process, const struct steve_p
     event.size = run->high - run->low;
     event.reads = run->reads;
     event.writes = run->writes;
-    return add(process, &event);
+    event.time_us = process->time_us;
+    if (trace_live_access(&process->live, &event, &process->error) != 0)
+        return -1;
+    return trace_writer_add(process->writer, &event, &process->error);
 }
 
 /* All blocks of the program that was there before are gone. */

@@ -113,6 +113,13 @@ static void change_locks(struct trace_live *live, struct trace_live_block *block
     live->locked_bytes += lock ? block->size - 1 : 1 - block->size;
 }
 
+static void count_event(struct trace_live *live, const struct trace_event *event) {
+    live->totals.events++;
+    live->totals.duration_us = event->time_us;
+    if (event->thread >= live->totals.threads)
+        live->totals.threads = (uint64_t)event->thread + 1;
+}
+
 static int apply_use(struct trace_live *live, struct trace_event *event,
                      struct trace_error *error) {
     if (event->block >= live->totals.block_numbers || live->blocks[event->block].size == 0)
@@ -120,23 +127,37 @@ static int apply_use(struct trace_live *live, struct trace_event *event,
     struct trace_live_block *block = &live->blocks[event->block];
     event->old_size = block->size - 1;
     event->serial = block->serial;
-    if (event->op == TRACE_ACCESS) {
-        if (event->offset > event->old_size || event->size > event->old_size - event->offset)
-            return fail(error, "block ", event->block, " is accessed beyond its end");
-        live->totals.access_runs++;
-        live->totals.reads += event->reads;
-        live->totals.writes += event->writes;
-        return 0;
-    }
     if (event->op == TRACE_UNLOCK && block->locks == 0)
         return fail(error, "block ", event->block, " is unlocked but not locked");
     change_locks(live, block, event->op == TRACE_LOCK);
     return 0;
 }
 
+int trace_live_access(struct trace_live *live, const struct trace_event *event,
+                      struct trace_error *error) {
+    uint64_t size = event->block < live->totals.block_numbers ? live->blocks[event->block].size : 0;
+    if (size == 0)
+        return fail(error, "block ", event->block, " is used but not live");
+    if (event->offset >= size || event->size >= size - event->offset)
+        return fail(error, "block ", event->block, " is accessed beyond its end");
+    live->totals.access_runs++;
+    live->totals.reads += event->reads;
+    live->totals.writes += event->writes;
+    count_event(live, event);
+    return 0;
+}
+
 int trace_live_apply(struct trace_live *live, struct trace_event *event,
                      struct trace_error *error) {
     int result;
+    if (event->op == TRACE_ACCESS) {
+        result = trace_live_access(live, event, error);
+        if (result == 0) {
+            event->old_size = live->blocks[event->block].size - 1;
+            event->serial = live->blocks[event->block].serial;
+        }
+        return result;
+    }
     if (event->op == TRACE_FREE || event->op == TRACE_REALLOC)
         result = apply_change(live, event, error);
     else if (event->op == TRACE_STACK || event->op == TRACE_MODULE)
@@ -150,12 +171,8 @@ int trace_live_apply(struct trace_live *live, struct trace_event *event,
             fail(error, "another program begins while ", live->live_blocks, " blocks are live");
     else
         result = 0;
-    if (result == 0) {
-        live->totals.events++;
-        live->totals.duration_us = event->time_us;
-        if (event->thread >= live->totals.threads)
-            live->totals.threads = (uint64_t)event->thread + 1;
-    }
+    if (result == 0)
+        count_event(live, event);
     return result;
 }
 

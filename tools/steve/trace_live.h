@@ -39,6 +39,10 @@ void trace_live_finish(struct trace_live *live);
  * exec with live blocks, or no memory. */
 int trace_live_apply(struct trace_live *live, struct trace_event *event, struct trace_error *error);
 
+/* The same for an access only, which is most of what a trace can hold; fills nothing. */
+int trace_live_access(struct trace_live *live, const struct trace_event *event,
+                      struct trace_error *error);
+
 /* The size of a live block; 0 and `*ret_live` 0 when it is not. */
 uint64_t trace_live_size(const struct trace_live *live, uint32_t block, int *ret_live);
 
