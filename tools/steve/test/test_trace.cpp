@@ -370,6 +370,27 @@ TEST_F(Trace, EveryEventIsFoundByItsNumber) {
     }
 }
 
+TEST_F(Trace, ATraceIsReadAgainFromItsFirstEvent) {
+    Events events = random_trace(150000, 5);
+    write(events, true);
+    trace_error error{};
+    trace_event found{};
+    trace_reader *reader = trace_reader_open(path.c_str(), &error);
+    ASSERT_NE(reader, nullptr) << error.text;
+    // From within a frame, and from the end.
+    for (size_t count : {100u, 90000u, 150000u, 150000u}) {
+        for (size_t i = 0; i < count; i++) {
+            ASSERT_EQ(trace_reader_next(reader, &found, &error), 1) << error.text;
+            EXPECT_EQ(found.number, i);
+            ASSERT_NO_FATAL_FAILURE(expect_same(events[i], found));
+        }
+        if (count == events.size())
+            EXPECT_EQ(trace_reader_next(reader, &found, &error), 0);
+        ASSERT_EQ(trace_reader_rewind(reader, &error), 0) << error.text;
+    }
+    trace_reader_close(reader);
+}
+
 TEST_F(Trace, ADamagedFileIsNotSearchedForEver) {
     Bytes trace = write(random_trace(100000, 4), false);
     trace_put_u32(trace.data() + header_size(trace) + 8, TRACE_FRAME_RAW_MAX);
