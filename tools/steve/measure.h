@@ -18,7 +18,7 @@ void measure_touch_files(void);
 int64_t measure_resident(void);
 
 /* Both kinds of bytes of this process at once: resident, and of those its share where others have
- * them, too (proportional set size). */
+ * them, too (proportional set size), without pages of files. */
 void measure_memory(int64_t *ret_resident, int64_t *ret_share);
 
 /* Bytes of data this process has mapped, as the limit on them counts. */

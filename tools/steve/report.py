@@ -121,7 +121,7 @@ def draw_share(results, pictures):
     axes.set(xlabel="million operations", ylabel=f"proportional set size ({name})", ylim=(0, None))
     legend_above(axes)
     pictures.add("share", "Memory by share over time",
-                 "The same with pages that several processes share counted in part (PSS).", drawing)
+                 "The same with pages that several processes share counted in part (PSS), and pages of files not at all.", drawing)
 
 
 def draw_fragmentation(results, pictures):
