@@ -5,11 +5,13 @@
 #include "support/threads.hpp"
 
 #include <cstring>
+#include <set>
 
 #include <pthread.h>
 
 extern "C" {
 #include "malloc/facade.h"
+#include "malloc/transfer.h"
 }
 
 using support::Random;
@@ -116,6 +118,48 @@ TEST(MallocThreads, WhatAnotherThreadFreesIsUsedAgain) {
             spans = jf_malloc.span_count;
     }
     EXPECT_LE(jf_malloc.span_count, spans + spans / 4);
+}
+
+TEST(MallocThreads, WhatAnotherThreadFreesComesByParcels) {
+    constexpr size_t count = 1000;
+    constexpr size_t size = 96;
+    unsigned number = jf_class_of(size);
+    jeff_malloc_trim(0);
+    ASSERT_EQ(jf_transfer_count(number), 0u);
+    auto figures = [] {
+        struct jeff_malloc_figures taken;
+        taken.struct_size = sizeof taken;
+        jeff_malloc_take_figures(&taken);
+        return taken;
+    };
+    std::vector<void *> blocks(count);
+    for (void *&block : blocks)
+        block = jeff_malloc(size);
+    struct jeff_malloc_figures before = figures();
+    std::thread([&blocks] {
+        for (void *block : blocks)
+            jeff_free(block);
+    }).join();
+    size_t waiting = jf_transfer_count(number);
+    EXPECT_GE(waiting, count / 4);
+    EXPECT_LE(figures().blocks, before.blocks - waiting) << "what waits is no block";
+    std::set<void *> freed(blocks.begin(), blocks.end());
+    size_t again = 0;
+    for (void *&block : blocks) {
+        block = jeff_malloc(size);
+        again += freed.count(block);
+        std::memset(block, 1, size);
+    }
+    EXPECT_GE(again, waiting);
+    EXPECT_EQ(jf_transfer_count(number), 0u);
+    EXPECT_EQ(std::set<void *>(blocks.begin(), blocks.end()).size(), count);
+    std::thread([&blocks] {
+        for (void *block : blocks)
+            jeff_free(block);
+    }).join();
+    EXPECT_NE(jf_transfer_count(number), 0u);
+    jeff_malloc_trim(0);
+    EXPECT_EQ(jf_transfer_count(number), 0u) << "trimming sends all home";
 }
 
 TEST(MallocThreads, MemoryOfEndedThreadsIsUsedAgain) {

@@ -3,6 +3,7 @@
  */
 #include "malloc/fast.h"
 #include "malloc/profile.h"
+#include "malloc/transfer.h"
 
 #include <string.h>
 
@@ -18,6 +19,7 @@ enum {
 
 #define YOUNG_BYTES ((size_t)64 << 20) /* of the arena's freed chunks */
 
+_Static_assert((BIN_CELLS_MAX + 1) / 2 <= JF_PARCEL_SLOTS, "what leaves a bin at once is a parcel");
 _Static_assert(sizeof(struct jf_cell) <= 16, "the smallest cell holds it");
 
 #define NONE                                                                                       \
@@ -238,7 +240,13 @@ size_t jf_bin_count(const struct jf_cache *cache, unsigned number) {
     return (size_t)(cache->bins[number].top - bin_bottom(cache, number));
 }
 
-/* Sends the older half of a bin's cells home. */
+/* Whether a cell is of a span that another cache owns: whoever allocates it most likely frees nothing. */
+static bool is_others(const struct jf_cache *cache, const struct jf_cell *cell) {
+    const struct jf_span *span = jf_central_span_at((uintptr_t)cell);
+    return span != NULL && __atomic_load_n(&span->owner, __ATOMIC_RELAXED) != cache;
+}
+
+/* Sends the older half of a bin's cells home, or, when they seem to be others', to whoever needs some. */
 static void flush(struct jf_cache *cache, unsigned number) {
     struct jf_bin *bin = &cache->bins[number];
     struct jf_slot *first = bin_bottom(cache, number) + 1;
@@ -246,11 +254,13 @@ static void flush(struct jf_cache *cache, unsigned number) {
     size_t leave = (count + 1) / 2;
     struct jf_cell *cells[BIN_CELLS_MAX];
     struct chain chain = {0};
+    bool given = number <= JF_CLASS_SMALL_LAST && is_others(cache, first->cell) &&
+                 jf_transfer_give(number, first, leave);
     for (size_t i = 0; i < leave; i++)
         cells[i] = first[i].cell;
     memmove(first, first + leave, (count - leave) * sizeof *first);
     bin->top -= leave;
-    for (size_t i = 0; i < leave;)
+    for (size_t i = 0; i < leave && !given;)
         i += send_some(cache, &cells[i], leave - i, &chain);
     send_chain(&chain);
 }
@@ -263,7 +273,7 @@ static void put(struct jf_bin *bin, void *cell, uint8_t *state) {
 
 static uint8_t *state_of(const void *cell) {
     const struct jf_span *span = jf_central_span_at((uintptr_t)cell);
-    return &span->states[((uintptr_t)cell - span->start) / span->size];
+    return &span->states[(uint32_t)((uintptr_t)cell - span->start) / span->size];
 }
 
 /* What others have freed goes into the bins as far as there is room, whatever span it is of. */
@@ -435,6 +445,8 @@ void *jf_cache_take(struct jf_cache *cache, unsigned number, bool *ret_zero) {
     bool found = true;
     *ret_zero = false;
     begin(cache);
+    if (bin->top->cell == NULL && number <= JF_CLASS_SMALL_LAST)
+        bin->top += jf_transfer_take(number, bin->top + 1);
     if (bin->top->cell == NULL && __atomic_load_n(&cache->inbox, __ATOMIC_RELAXED) != NULL)
         empty_inbox(cache);
     if (bin->top->cell == NULL) {
@@ -591,8 +603,22 @@ static void drop_kept(struct jf_cache *cache, unsigned number) {
     unlock_central(cache);
 }
 
+/* Sends all cells that are on their way home. */
+static void empty_shelves(struct jf_cache *cache) {
+    struct jf_slot slots[JF_PARCEL_SLOTS];
+    struct chain chain = {0};
+    for (unsigned number = 1; number <= JF_CLASS_SMALL_LAST; number++) {
+        size_t count;
+        while ((count = jf_transfer_take(number, slots)) != 0)
+            for (size_t i = 0; i < count; i++)
+                send_home(cache, slots[i].cell, &chain);
+    }
+    send_chain(&chain);
+}
+
 void jf_cache_trim(struct jf_cache *cache) {
     begin(cache);
+    empty_shelves(cache);
     for (unsigned number = 1; number < JF_CLASSES; number++)
         empty_bin(cache, number, cache);
     send_list(cache, __atomic_exchange_n(&cache->inbox, NULL, __ATOMIC_ACQUIRE));

@@ -7,21 +7,22 @@
  *   malloc:  size -> class -> bin of the thread's cache -> cell
  *   free:    address -> unit -> its word in the map -> bin of the thread's cache, whoever got the cell
  *
- * A cell is  live (the program's), in a bin, in its span's free list, in an inbox, or never carved. A byte
- * for each cell, apart from it, says whether it is live: free looks there, so a cell freed twice is found as
- * long as it is free, wherever it lies, and without waiting for the cell's own line. Nor do bins need the
- * cells. Those in a free list or an inbox carry two words: `link`, the next one's address under a secret key,
- * and `check`, the link under another one. Who follows a link compares the two, so a write to a freed cell
- * cannot lead anywhere.
+ * A cell is  live (the program's), in a bin, in a parcel, in its span's free list, in an inbox, or never
+ * carved. A byte for each cell, apart from it, says whether it is live: free looks there, so a cell freed twice
+ * is found as long as it is free, wherever it lies, and without waiting for the cell's own line. Nor do bins
+ * need the cells. Those in a free list or an inbox carry two words: `link`, the next one's address under a
+ * secret key, and `check`, the link under another one. Who follows a link compares the two, so a write to a
+ * freed cell cannot lead anywhere.
  *
- * Every span is owned by one cache. The owner alone touches its free list. A bin that is full sends the
- * older half of its cells home: into the spans that the cache owns, and chains of the others with one
- * compare-and-swap into their owner's inbox, which the owner empties when it looks for cells. The cache of a
- * thread that has ended waits as it is, idle, for the next thread. A few may wait; the others, and any of them
- * when a living thread is about to take a fresh span, give their spans to one cache, the orphanage, where
- * any thread takes them.
+ * Every span is owned by one cache. The owner alone touches its free list. A bin that is full sends the older
+ * half of its cells away: when they are others', as a parcel, which any thread takes that looks for cells of the
+ * class (transfer.h). Where there is no room for that, and else, they go home: into the spans that the cache
+ * owns, and chains of the others with one compare-and-swap into their owner's inbox, which the owner empties
+ * when it looks for cells. The cache of a thread that has ended waits as it is, idle, for the next thread. A
+ * few may wait; the others, and any of them when a living thread is about to take a fresh span, give their
+ * spans to one cache, the orphanage, where any thread takes them.
  *
- *   span.carved - span.free_count = cells that are live, in bins or in inboxes
+ *   span.carved - span.free_count = cells that are live, in bins, in parcels or in inboxes
  *
  * Locks: the central mutex guards segments, the orphanage and the list of caches; the arena's comes after
  * it. A cache is its thread's alone; `busy` is set while its lists are being changed, so that the child of

@@ -2,6 +2,7 @@
 #include "malloc/figures.h"
 
 #include "base/line.h"
+#include "malloc/transfer.h"
 
 static size_t load(const uint32_t *count) {
     return __atomic_load_n(count, __ATOMIC_RELAXED);
@@ -30,18 +31,20 @@ static void add_segment(struct jf_figures *figures, const struct jf_segment *seg
     }
 }
 
-/* Cells in bins are no blocks of the program. Those in inboxes are counted as such. */
+static void add_cached(struct jf_figures *figures, unsigned number, size_t cells) {
+    size_t bytes = cells * jf_class_size(number);
+    if (cells > figures->blocks || bytes > figures->used)
+        return;
+    figures->cached_cells += cells;
+    figures->cached += bytes;
+    figures->blocks -= cells;
+    figures->used -= bytes;
+}
+
+/* Cells in bins and parcels are no blocks of the program. Those in inboxes are counted as such. */
 static void add_cache(struct jf_figures *figures, const struct jf_cache *cache) {
-    for (unsigned number = 1; number < JF_CLASSES; number++) {
-        size_t cells = jf_bin_count(cache, number);
-        size_t bytes = cells * jf_class_size(number);
-        if (cells > figures->blocks || bytes > figures->used)
-            continue;
-        figures->cached_cells += cells;
-        figures->cached += bytes;
-        figures->blocks -= cells;
-        figures->used -= bytes;
-    }
+    for (unsigned number = 1; number < JF_CLASSES; number++)
+        add_cached(figures, number, jf_bin_count(cache, number));
     figures->threads += cache->in_use;
 }
 
@@ -56,6 +59,8 @@ void jf_figures_take(struct jf_figures *ret_figures) {
     for (const struct jf_cache *cache = jf_malloc.caches; cache != NULL; cache = cache->next)
         add_cache(ret_figures, cache);
     add_cache(ret_figures, jf_malloc.orphanage);
+    for (unsigned number = 1; number <= JF_CLASS_SMALL_LAST; number++)
+        add_cached(ret_figures, number, jf_transfer_count(number));
     ret_figures->kept = jf_malloc.dirty_units << JF_UNIT_SHIFT;
     jf_os_mutex_unlock(&jf_malloc.mutex);
     ret_figures->kept += jf_arena_dirty(jf_malloc.arena);
