@@ -148,16 +148,41 @@ TEST_F(Heads, ABlockThatHasLostItsMemoryIsGivenNoOther) {
 }
 
 TEST_F(Heads, SayNothingOfABlockThatIsMadeSmallerBehindTheArray) {
-    for (size_t size : {16, 90, 1000, 8000, 100000}) {
-        rmarray_t array = make(1, size == 8000 ? 8192 : 16);
-        ASSERT_EQ(0, rmarray_resize(array, size));
-        memset(rmarray_lock(array), 0, size);
-        rmarray_unlock(array);
-        ASSERT_EQ(0, rmrealloc(rmarray_handle(array), size / 2));
-        EXPECT_EQ(-1, rmarray_push(array, "x"));
-        EXPECT_EQ(EINVAL, errno);
-        rmarray_destroy(array);
-    }
+    for (size_t size : {16, 90, 1000, 8000, 100000})
+        for (bool much : {true, false}) {
+            rmarray_t array = make(1, size == 8000 ? 8192 : 16);
+            ASSERT_EQ(0, rmarray_resize(array, size));
+            memset(rmarray_lock(array), 0, size);
+            rmarray_unlock(array);
+            size_t less = much ? size / 2 : rmsize(rmarray_handle(array)) - 1;
+            ASSERT_EQ(0, rmrealloc(rmarray_handle(array), less));
+            EXPECT_EQ(-1, rmarray_push(array, "x"));
+            EXPECT_EQ(EINVAL, errno);
+            rmarray_destroy(array);
+        }
+}
+
+TEST_F(Heads, KeepTheirCapacityWhenTheBlockIsMadeLargerBehindTheArray) {
+    for (size_t size : {16, 90, 1000, 8000, 100000})
+        for (size_t more : {size_t{10}, 2 * size}) {
+            rmarray_t array = make(1, 16);
+            ASSERT_EQ(0, rmarray_resize(array, size));
+            memset(rmarray_lock(array), 'a', size);
+            rmarray_unlock(array);
+            size_t capacity = rmarray_capacity(array);
+            ASSERT_EQ(0, rmrealloc(rmarray_handle(array), rmsize(rmarray_handle(array)) + more));
+            EXPECT_EQ(size, rmarray_length(array));
+            EXPECT_EQ(capacity, rmarray_capacity(array));
+            for (size_t i = size; i < 4 * size; i++)
+                ASSERT_EQ(0, rmarray_push(array, "b")) << i;
+            ASSERT_EQ(4 * size, rmarray_length(array));
+            const char *text = (const char *)rmarray_lock(array);
+            EXPECT_EQ(std::string(size, 'a') + std::string(3 * size, 'b'),
+                      std::string(text, 4 * size));
+            rmarray_unlock(array);
+            rmarray_destroy(array);
+            EXPECT_EQ(0, rmcheck(nullptr));
+        }
 }
 
 // ------------------------------------------------------------------------------------ more room

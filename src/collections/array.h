@@ -70,8 +70,7 @@ struct jf_array {
 /* Head of an array of a growing heap; NULL: it is of another. */
 static inline jf_word *jf_array_head(rmarray_t array) {
 #if JF_HAS_GROWING
-    uintptr_t offset = ((uintptr_t)array & RM_HANDLE_ENTRY) - JF_FAST(table);
-    uintptr_t index = offset >> 3 | offset << 61;
+    uintptr_t index = jf_fast_index((uintptr_t)array);
     return RM_LIKELY(index < JF_FAST(reach)) ? (jf_word *)JF_FAST(heads) + index : NULL;
 #else
     (void)array;

@@ -17,21 +17,13 @@ uint32_t jf_table_carve(const struct jf_table *table, struct jf_table_owner *own
     return index;
 }
 
-static void list_page(struct jf_table_owner *owner, struct jf_table_page *page) {
-    if (page->listed || page == owner->page)
-        return;
-    page->listed = true;
-    page->next = owner->page_list;
-    owner->page_list = page;
-}
-
 static void push_own(const struct jf_table *table, struct jf_table_owner *owner,
                      struct jf_table_page *page, uint32_t index) {
     JF_ASSERT(page->used != 0);
     jf_word_publish_low(jf_space_entry(table->space, index), jf_entry_low_free(page->free));
     page->free = index;
     page->used--;
-    list_page(owner, page);
+    jf_table_list_page(owner, page);
 }
 
 static void push_remote(const struct jf_table *table, struct jf_table_owner *to, uint32_t index) {
@@ -95,7 +87,7 @@ void jf_table_give_page(struct jf_table *table, struct jf_table_owner *owner,
         page->used = 1;
     }
     __atomic_store_n(&page->owner, owner, __ATOMIC_RELEASE);
-    list_page(owner, page);
+    jf_table_list_page(owner, page);
 }
 
 void jf_table_take_over(const struct jf_table *table, struct jf_table_owner *owner,
@@ -103,12 +95,12 @@ void jf_table_take_over(const struct jf_table *table, struct jf_table_owner *own
     struct jf_table_page *page = from->page;
     from->page = NULL;
     if (page != NULL && (page->free != 0 || page->carved < JF_TABLE_PAGE_ENTRIES))
-        list_page(from, page);
+        jf_table_list_page(from, page);
     while ((page = from->page_list) != NULL) {
         from->page_list = page->next;
         page->listed = false;
         __atomic_store_n(&page->owner, owner, __ATOMIC_RELEASE);
-        list_page(owner, page);
+        jf_table_list_page(owner, page);
     }
     if (jf_word_load(&from->remote) != 0) {
         collect(table, from);

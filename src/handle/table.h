@@ -80,6 +80,30 @@ static inline uint32_t jf_table_pop(const struct jf_table *table, struct jf_tabl
 void jf_table_push(const struct jf_table *table, struct jf_table_owner *owner, uint32_t index,
                    bool retire);
 
+/* Puts a page with a free entry into its owner's list, unless it is there or popped from. */
+static inline void jf_table_list_page(struct jf_table_owner *owner, struct jf_table_page *page) {
+    if (page->listed || page == owner->page)
+        return;
+    page->listed = true;
+    page->next = owner->page_list;
+    owner->page_list = page;
+}
+
+/* As jf_table_push in the most frequent case: the entry, whose word this is, is of a page of the caller's, and its
+ * generation has not come round. False, and nothing is done, in any other. */
+static inline bool jf_table_push_own(const struct jf_table *table, struct jf_table_owner *owner,
+                                     uint32_t index, jf_word word) {
+    struct jf_table_page *page = jf_table_page_of(table, index);
+    if (!RM_LIKELY(jf_entry_generation(word) != 0 &&
+                   __atomic_load_n(&page->owner, __ATOMIC_ACQUIRE) == owner))
+        return false;
+    jf_word_publish_low(jf_space_entry(table->space, index), jf_entry_low_free(page->free));
+    page->free = index;
+    page->used--;
+    jf_table_list_page(owner, page);
+    return true;
+}
+
 /* Gets the owner a page with a free entry from what it has: its remote list, its other pages. */
 bool jf_table_refill(const struct jf_table *table, struct jf_table_owner *owner);
 

@@ -24,86 +24,83 @@ const uint8_t jf_bins_room[JF_BINS] = {
 #undef ROOM_16
 };
 
-static jf_word entry_word(const struct jf_thread *thread, uint32_t index) {
-    const jf_word *entry = (const jf_word *)thread->table->space->table + index;
-    return __atomic_load_n(entry, __ATOMIC_RELAXED);
-}
-
-static uintptr_t header_of(const struct jf_thread *thread, jf_word word) {
-    return jf_space_address(thread->table->space, word) - JF_HEADER_SIZE;
+static inline jf_word load_word(const jf_word *table, uint32_t index) {
+    return __atomic_load_n(&table[index], __ATOMIC_RELAXED);
 }
 
 /* ------------------------------------------------------------------------------------- dead */
 
-/* Frees of one region are taken out of its account together. */
-struct tally {
-    struct jf_region *region;
-    uint32_t bytes, blocks;
+/* What is known of the heap whose block was buried last. */
+struct grave {
+    const struct jf_heap *heap;
+    struct jf_local *local; /* the thread's, of that heap */
 };
 
-static void settle_tally(struct jf_thread *thread, struct tally *tally) {
-    if (tally->blocks != 0)
-        jf_region_account(thread->window, tally->region, tally->bytes, tally->blocks);
-    tally->bytes = tally->blocks = 0;
-}
-
-static bool in_tally(const struct tally *tally, uintptr_t at) {
-    return tally->region != NULL && at - tally->region->start < JF_REGION_SIZE;
-}
-
-/* Makes the tally that of the block's region; false: it is a pool's element, which is done with. */
-static bool find_region(struct jf_thread *thread, struct tally *tally, uint32_t index,
-                        uintptr_t at) {
-    if (in_tally(tally, at))
-        return true;
-    settle_tally(thread, tally);
-    tally->region = jf_arena_owner(thread->window->arena, at);
-    if (__atomic_load_n(&tally->region->state, __ATOMIC_RELAXED) != JF_REGION_POOL)
-        return true;
-    /* it has no header */
-    bool retire = tally->region->heap->options.retire;
-    jf_window_pool_ops(thread->window)->freed(tally->region, at + JF_HEADER_SIZE);
+/* The element of a pool was freed: it has no header, and the pool is told. */
+static JF_NOINLINE void bury_element(struct jf_thread *thread, struct jf_region *block,
+                                     uint32_t index, uintptr_t at) {
+    bool retire = block->heap->options.retire;
+    jf_window_pool_ops(thread->window)->freed(block, at + JF_HEADER_SIZE);
     jf_table_push(thread->table, &thread->entries, index, retire);
-    tally->region = NULL;
-    return false;
 }
 
-/* The block is dead from here on; the tally is that of its region. */
-static void bury(struct jf_thread *thread, struct tally *tally, uint32_t index, uintptr_t at) {
+/* The block is dead from here on; `word` is its entry's. Its bytes are taken out of its region's account one by one:
+ * blocks that are freed at random seldom lie in one region. */
+static inline void bury_block(struct jf_thread *thread, struct grave *grave,
+                              struct jf_region *region, uint32_t index, jf_word word,
+                              uintptr_t at) {
     jf_word header = jf_header_load(at);
     size_t stride = jf_header_stride(header);
     JF_ASSERT(jf_header_is_block(header) && stride != 0);
-    struct jf_heap *heap = tally->region->heap;
-    struct jf_local *local = jf_thread_local(thread, heap, false);
-    if (local != NULL && local->bump == at + stride && local->region == tally->region) {
+    if (!RM_LIKELY(grave->heap == region->heap)) {
+        grave->heap = region->heap;
+        grave->local = jf_thread_local(thread, region->heap, false);
+    }
+    struct jf_local *local = grave->local;
+    bool ahead = local != NULL && local->bump == at + stride && local->region == region;
+    if (!ahead)
+        jf_header_store(at, jf_header_with_kind(header, JF_KIND_DEAD));
+    if (!RM_LIKELY(jf_table_push_own(thread->table, &thread->entries, index, word)))
+        jf_table_push(thread->table, &thread->entries, index, grave->heap->options.retire);
+    if (ahead) {
         local->bump = at;
         local->blocks--;
-    } else {
-        jf_header_store(at, jf_header_with_kind(header, JF_KIND_DEAD));
-        tally->bytes += (uint32_t)stride;
-        tally->blocks++;
+    } else { /* last: the region may be given back as soon as nothing is left in its account */
+        jf_region_account(thread->window, region, (uint32_t)stride, 1);
     }
-    jf_table_push(thread->table, &thread->entries, index, heap->options.retire);
 }
 
-static void bury_any(struct jf_thread *thread, struct tally *tally, uint32_t index) {
-    uintptr_t at = header_of(thread, entry_word(thread, index));
-    if (find_region(thread, tally, index, at))
-        bury(thread, tally, index, at);
+static inline void bury(struct jf_thread *thread, struct grave *grave, uint32_t index, jf_word word,
+                        uintptr_t at) {
+    struct jf_region *region = jf_arena_owner(thread->window->arena, at);
+    if (RM_LIKELY(__atomic_load_n(&region->state, __ATOMIC_RELAXED) != JF_REGION_POOL))
+        bury_block(thread, grave, region, index, word, at);
+    else
+        bury_element(thread, region, index, at);
 }
 
 /* Highest address first: blocks that end where the thread bumps go back to its hole one by one. */
 static void bury_all(struct jf_thread *thread, const uint32_t *indexes, unsigned count) {
-    struct tally tally = {0};
+    const struct jf_space *space = thread->table->space;
+    const jf_word *table = (const jf_word *)space->table;
+    uintptr_t base = space->base - JF_HEADER_SIZE;
+    struct grave grave = {0};
     if (count == 0)
         return;
     for (unsigned i = 0; i < count; i++)
-        __builtin_prefetch((void *)header_of(thread, entry_word(thread, indexes[i])), 1);
-    bool rising = jf_entry_offset(entry_word(thread, indexes[count - 1])) >=
-                  jf_entry_offset(entry_word(thread, indexes[0]));
-    for (unsigned i = 0; i < count; i++)
-        bury_any(thread, &tally, indexes[rising ? count - 1 - i : i]);
-    settle_tally(thread, &tally);
+        __builtin_prefetch((void *)(base + jf_entry_offset(load_word(table, indexes[i]))), 1);
+    bool rising = jf_entry_offset(load_word(table, indexes[count - 1])) >=
+                  jf_entry_offset(load_word(table, indexes[0]));
+    ptrdiff_t step = rising ? -1 : 1;
+    for (const uint32_t *next = rising ? indexes + count - 1 : indexes; count != 0; count--) {
+        jf_word word = load_word(table, *next);
+        bury(thread, &grave, *next, word, base + jf_entry_offset(word));
+        next += step;
+    }
+}
+
+void jf_thread_bury(struct jf_thread *thread, uint32_t index) {
+    bury_all(thread, &index, 1);
 }
 
 static void empty_bins(struct jf_thread *thread, struct jf_bins *bins) {
@@ -152,13 +149,10 @@ bool jf_thread_drain_depot(struct jf_thread *thread, struct jf_heap *heap) {
 
 /* ------------------------------------------------------------------------------------- kept */
 
-/* The thread's bins of the heap if it may use them: a heap that is checked has none, so that freed memory
- * is found dead at once, nor has one whose blocks a debugger watches. */
+/* The thread's bins of the heap if it may use them. */
 static struct jf_bins *bins_of(const struct jf_thread *thread, const struct jf_heap *heap) {
     struct jf_share *share = jf_thread_share(thread, heap);
-    bool unused = JF_MARK_ACTIVE || share == NULL || heap->options.check != 0 ||
-                  heap->options.scramble_period != 0;
-    return unused ? NULL : &share->bins;
+    return share != NULL && jf_heap_has_bins(heap) ? &share->bins : NULL;
 }
 
 /* The heap of all blocks there are; NULL when it has to be looked up: whoever frees a block of a second heap,
@@ -195,33 +189,48 @@ static void thin_out(struct jf_thread *thread, struct jf_heap *heap, struct jf_b
     bins->count[bin] = (uint8_t)(count - half);
 }
 
-/* False when it is no block for a bin. An entry whose generation has come round may have to be retired. */
-static inline bool keep(struct jf_thread *thread, struct jf_heap *heap, struct jf_bins *bins,
-                        uint32_t index, jf_word word, uintptr_t at) {
-    size_t bin = jf_header_stride(jf_header_load(at)) / JF_GRAIN;
-    if (!RM_LIKELY(bin < JF_BINS && jf_entry_generation(word) != 0))
+/* Puts a block into its bin; false when there is no room. */
+static inline bool keep(struct jf_bins *bins, uint32_t index, uintptr_t at) {
+    size_t bin = jf_header_load_low(at) >> 12;
+    if (!RM_LIKELY(bin < JF_BINS && bins->count[bin] < jf_bins_room[bin]))
         return false;
-    if (!RM_LIKELY(bins->count[bin] < jf_bins_room[bin]))
-        thin_out(thread, heap, bins, bin);
-    bins->slot[bin][bins->count[bin]++] = index;
+    unsigned count = bins->count[bin];
+    bins->slot[bin][count] = index;
+    bins->count[bin] = (uint8_t)(count + 1);
     return true;
 }
 
+/* Puts a block into its bin, after room was made, or buries it if its stride has none. */
+static JF_NOINLINE void keep_or_bury(struct jf_thread *thread, struct jf_heap *heap,
+                                     struct jf_bins *bins, uint32_t index, uintptr_t at) {
+    size_t bin = jf_header_load_low(at) >> 12;
+    if (bin >= JF_BINS) {
+        jf_thread_bury(thread, index);
+        return;
+    }
+    thin_out(thread, heap, bins, bin);
+    keep(bins, index, at);
+}
+
 /* Whatever heaps the blocks are of. */
-static void sort_ring(struct jf_thread *thread) {
-    struct tally tally = {0};
+static JF_NOINLINE void sort_ring(struct jf_thread *thread) {
+    const struct jf_space *space = thread->table->space;
+    struct grave grave = {0};
     for (uint32_t i = 0; i < thread->ring_count; i++) {
         uint32_t index = thread->ring[i];
-        jf_word word = entry_word(thread, index);
-        uintptr_t at = header_of(thread, word);
-        if (!find_region(thread, &tally, index, at))
+        jf_word word = load_word((const jf_word *)space->table, index);
+        uintptr_t at = jf_space_address(space, word) - JF_HEADER_SIZE;
+        struct jf_region *region = jf_arena_owner(thread->window->arena, at);
+        if (__atomic_load_n(&region->state, __ATOMIC_RELAXED) == JF_REGION_POOL) {
+            bury_element(thread, region, index, at);
             continue;
-        struct jf_heap *heap = tally.region->heap;
-        struct jf_bins *bins = bins_of(thread, heap);
-        if (bins == NULL || !keep(thread, heap, bins, index, word, at))
-            bury(thread, &tally, index, at);
+        }
+        struct jf_bins *bins = bins_of(thread, region->heap);
+        if (bins == NULL)
+            bury_block(thread, &grave, region, index, word, at);
+        else if (!keep(bins, index, at))
+            keep_or_bury(thread, region->heap, bins, index, at);
     }
-    settle_tally(thread, &tally);
 }
 
 /* All of them are of one heap, whose bins these are. */
@@ -229,12 +238,19 @@ static void sort_ring_of(struct jf_thread *thread, struct jf_heap *heap, struct 
     const struct jf_space *space = heap->space;
     const jf_word *table = (const jf_word *)space->table;
     uintptr_t base = space->base - JF_HEADER_SIZE;
-    for (uint32_t i = 0; i < thread->ring_count; i++) {
-        uint32_t index = thread->ring[i];
-        jf_word word = __atomic_load_n(&table[index], __ATOMIC_RELAXED);
-        if (!RM_LIKELY(keep(thread, heap, bins, index, word, base + jf_entry_offset(word))))
-            bury_all(thread, &index, 1);
+    const uint32_t *end = thread->ring + thread->ring_count;
+    for (const uint32_t *next = thread->ring; next != end; next++) {
+        uint32_t index = *next;
+        uintptr_t at = base + jf_entry_offset(load_word(table, index));
+        if (!RM_LIKELY(keep(bins, index, at)))
+            keep_or_bury(thread, heap, bins, index, at);
     }
+}
+
+/* A compaction asks for what is in the bins. */
+static JF_NOINLINE void heed_compaction(struct jf_thread *thread) {
+    __atomic_store_n(&thread->drain_wanted, 0, __ATOMIC_RELAXED);
+    jf_thread_drain_much(thread);
 }
 
 void jf_thread_empty_ring(struct jf_thread *thread) {
@@ -246,10 +262,8 @@ void jf_thread_empty_ring(struct jf_thread *thread) {
         sort_ring(thread);
     thread->ring_count = 0;
     jf_thread_note_activity(thread);
-    if (!RM_LIKELY(__atomic_load_n(&thread->drain_wanted, __ATOMIC_RELAXED) == 0)) {
-        __atomic_store_n(&thread->drain_wanted, 0, __ATOMIC_RELAXED);
-        jf_thread_drain_much(thread);
-    }
+    if (!RM_LIKELY(__atomic_load_n(&thread->drain_wanted, __ATOMIC_RELAXED) == 0))
+        heed_compaction(thread);
 }
 
 JF_NOINLINE void jf_thread_leave_with_full_ring(struct jf_thread *thread) {

@@ -29,6 +29,13 @@ extern struct jf_fast jf_fast __attribute__((visibility("hidden")));
 /* Read while others may be set: `base` and `table` never change once `entries` is not 0. */
 #define JF_FAST(field) __atomic_load_n(&jf_fast.field, __ATOMIC_RELAXED)
 
+/* Index of the entry that a handle of the growing window names, given the handle's bits; too large a number when it
+ * is none. */
+static inline uintptr_t jf_fast_index(uintptr_t bits) {
+    uintptr_t offset = (bits & RM_HANDLE_ENTRY) - JF_FAST(table);
+    return offset >> 3 | offset << 61;
+}
+
 /* As jf_thread_enter, but gives up instead of waiting. The fast paths are forbidden where threads have to
  * fence themselves. */
 static inline bool jf_fast_enter(struct jf_thread *thread) {
@@ -149,8 +156,7 @@ static inline enum jf_fast_freed jf_fast_push(struct jf_thread *thread, jf_word 
 static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;
     struct jf_thread *thread = jf_thread_root;
-    uintptr_t offset = (bits & RM_HANDLE_ENTRY) - JF_FAST(table);
-    uintptr_t index = offset >> 3 | offset << 61;
+    uintptr_t index = jf_fast_index(bits);
     if (!RM_LIKELY(index < JF_FAST(entries) && thread != NULL))
         return JF_FAST_NOT_FREED;
     jf_word *entry = (jf_word *)(bits & RM_HANDLE_ENTRY);
@@ -172,11 +178,10 @@ static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
 
 /* What is to be done then. */
 static inline void jf_fast_finish(rmhandle_t handle, enum jf_fast_freed freed) {
-    uintptr_t offset = ((uintptr_t)handle & RM_HANDLE_ENTRY) - JF_FAST(table);
     if (freed == JF_FAST_RING_FULL)
         jf_thread_leave_with_full_ring(jf_thread_root);
     else
-        jf_thread_leave_with_full_bin(jf_thread_root, (uint32_t)(offset / sizeof(jf_word)));
+        jf_thread_leave_with_full_bin(jf_thread_root, (uint32_t)jf_fast_index((uintptr_t)handle));
 }
 
 #else

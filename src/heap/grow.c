@@ -502,8 +502,12 @@ void jf_grow_freed(struct jf_window *window, uint32_t index, jf_word word) {
         return;
     }
     struct jf_thread *thread = begin_free(window);
-    thread->ring[thread->ring_count++] = index;
-    if (thread->ring_count == JF_RING_SIZE)
-        jf_thread_empty_ring(thread);
+    if (jf_entry_generation(jf_entry_next_generation(word)) == 0) {
+        jf_thread_bury(thread, index); /* the entry may have to be retired */
+    } else {
+        thread->ring[thread->ring_count++] = index;
+        if (thread->ring_count == JF_RING_SIZE)
+            jf_thread_empty_ring(thread);
+    }
     end_free(thread);
 }

@@ -46,6 +46,8 @@ static void set_live(struct jf_window *window, uint32_t index, uintptr_t payload
 
 /* Accounts for memory that no entry names any more. */
 static void release(struct jf_window *window, struct jf_thread *thread, const struct place *old) {
+    /* whoever reads without a lock and then asks whether the block has moved must not have read what comes next */
+    jf_fence_release();
     if (old->large != NULL) {
         jf_large_destroy(window, old->large);
     } else if (old->payload != 0) {
@@ -62,10 +64,10 @@ static void shrink_in_region(struct jf_window *window, const struct place *old, 
                              size_t size) {
     uintptr_t at = old->payload - JF_HEADER_SIZE;
     size_t tail = jf_header_stride(old->header) - stride;
-    if (tail != 0) {
+    if (tail != 0)
         jf_header_store(at + stride, jf_header_hole(tail));
+    if (size < old->size)
         jf_space_forget_head(&window->space, jf_header_index(old->header));
-    }
     jf_header_store(at, jf_header_make(jf_header_index(old->header), stride,
                                        (unsigned)(stride - JF_HEADER_SIZE - size), old->align_log2,
                                        jf_header_kind(old->header)));

@@ -109,12 +109,9 @@ static void move_to(const struct change *change, jf_word header, const struct pl
     size_t size = swap->size - jf_header_slack(header);
     memcpy((void *)payload, (const void *)change->payload, size < swap->kept ? size : swap->kept);
     set_live(change, payload);
+    /* whoever reads without a lock and then asks whether the block has moved must not have read what comes next */
+    jf_fence_release();
     leave_place(change, header, place->index);
-}
-
-/* Whether blocks of this heap may wait in bins, as in bins.c. */
-static bool is_plain(const struct jf_heap *heap) {
-    return heap->options.check == 0 && heap->options.scramble_period == 0;
 }
 
 /* The block is claimed and the thread inside: where it has gone; 0, and it is as it was. */
@@ -127,7 +124,7 @@ static uintptr_t change_places(struct change *change) {
     if (__atomic_load_n(&change->region->state, __ATOMIC_RELAXED) != JF_REGION_POOL) {
         jf_word header = jf_header_load(change->payload - JF_HEADER_SIZE);
         change->share = jf_thread_share(thread, heap);
-        if (change->share != NULL && is_plain(heap) &&
+        if (change->share != NULL && jf_heap_has_bins(heap) &&
             jf_header_align_log2(header) == JF_ALIGN_LOG2_MIN &&
             jf_header_stride(header) == swap->size + JF_HEADER_SIZE && take_place(change, &place)) {
             move_to(change, header, &place);
@@ -163,8 +160,7 @@ uintptr_t jf_grow_swap(const struct jf_swap *swap) {
 
 bool jf_grow_swap_handle(rmhandle_t handle, size_t size) {
     uintptr_t bits = (uintptr_t)handle;
-    uintptr_t offset = (bits & RM_HANDLE_ENTRY) - JF_FAST(table);
-    uintptr_t index = offset >> 3 | offset << 61;
+    uintptr_t index = jf_fast_index(bits);
     if (!RM_LIKELY(index < JF_FAST(entries)))
         return false;
     jf_word word = jf_word_load((jf_word *)(bits & RM_HANDLE_ENTRY));

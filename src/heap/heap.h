@@ -62,7 +62,7 @@ enum {
     JF_CLAIM_SIZE = 64 << 10, /* bytes of a hole that are committed and claimed at a time */
     JF_LARGE_MIN = 128 << 10, /* strides from here up get a chunk of their own */
     JF_NEAR_BYTES = 2 << 20,  /* a heap that is no larger is likely to be in the cache */
-    JF_RING_SIZE = 16,        /* freed entries a thread gathers before it looks at their blocks */
+    JF_RING_SIZE = 32,        /* freed entries a thread gathers before it looks at their blocks */
 };
 #define JF_REGION_SIZE ((size_t)1 << JF_REGION_SHIFT)
 #define JF_PAGE_SIZE ((size_t)1 << JF_PAGE_SHIFT)
@@ -214,13 +214,14 @@ struct jf_thread {
     const struct jf_table *table;
     bool fence_all; /* as in the window */
     struct jf_window *window;
-    struct jf_thread *next;      /* all threads of the window */
-    bool in_use;                 /* a living thread has it */
-    uint32_t activity;           /* raised at slow calls and with every full ring */
-    uint32_t activity_seen;      /* by the last compaction */
-    uint32_t drain_wanted;       /* a compaction asks for what is in the bins, if that is much */
-    uint32_t ring[JF_RING_SIZE]; /* indexes of PENDING entries */
-    uint32_t pool_cache_count;   /* how many there is room for: of pools with a smaller id */
+    struct jf_thread *next; /* all threads of the window */
+    bool in_use;            /* a living thread has it */
+    uint32_t activity;      /* raised at slow calls and with every full ring */
+    uint32_t activity_seen; /* by the last compaction */
+    uint32_t drain_wanted;  /* a compaction asks for what is in the bins, if that is much */
+    uint32_t
+        ring[JF_RING_SIZE];    /* indexes of PENDING entries, whose generation has not come round */
+    uint32_t pool_cache_count; /* how many there is room for: of pools with a smaller id */
     struct jf_pool_cache *
         *pool_caches; /* free elements at hand, by the pool's id; NULL: none yet */
 };
@@ -557,6 +558,12 @@ static inline struct jf_share *jf_thread_share(const struct jf_thread *thread,
     return id < thread->share_count ? thread->shares[id] : NULL;
 }
 
+/* Whether freed blocks of the heap may wait in bins: not in one that is checked, so that freed memory is found
+ * dead at once, nor in one whose blocks a debugger watches. */
+static inline bool jf_heap_has_bins(const struct jf_heap *heap) {
+    return !JF_MARK_ACTIVE && heap->options.check == 0 && heap->options.scramble_period == 0;
+}
+
 /* Whether it is likely that jf_depot_take would find something. */
 static inline bool jf_depot_has(const struct jf_heap *heap, size_t bin) {
     return bin < JF_BINS &&
@@ -611,6 +618,8 @@ void jf_thread_init(struct jf_thread *thread, struct jf_window *window);
 void jf_thread_drain(struct jf_thread *thread);
 /* The same when the bins of some heap keep more than a small share of it. False when something is left. */
 bool jf_thread_drain_much(struct jf_thread *thread);
+/* Accounts for one block that was freed. As above. */
+void jf_thread_bury(struct jf_thread *thread, uint32_t index);
 /* Empties the ring only: into the bins what they take. */
 void jf_thread_empty_ring(struct jf_thread *thread);
 void jf_thread_leave_with_full_ring(struct jf_thread *thread);

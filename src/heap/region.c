@@ -152,14 +152,7 @@ void jf_region_set_state(struct jf_region *region, enum jf_region_state state) {
 
 /* ------------------------------------------------------------------------------------- accounts */
 
-void jf_region_account(struct jf_window *window, struct jf_region *region, uint32_t bytes,
-                       uint32_t blocks) {
-    uint32_t before = (uint32_t)jf_word_fetch_add_light(
-        &region->live, (jf_word)0 - (((jf_word)blocks << 32) + bytes));
-    uint32_t after = before - bytes;
-    JF_ASSERT(before >= bytes);
-    if (jf_region_bin(before) == jf_region_bin(after) && after != 0)
-        return;
+void jf_region_cross(struct jf_window *window, struct jf_region *region) {
     if (__atomic_exchange_n(&region->crossed, 1, __ATOMIC_ACQ_REL) != 0)
         return;
     struct jf_region *head = __atomic_load_n(&window->crossed, __ATOMIC_RELAXED);

@@ -4,6 +4,7 @@
 #ifndef JEFF_HEAP_REGION_H
 #define JEFF_HEAP_REGION_H
 
+#include "base/debug.h"
 #include "heap/heap.h"
 
 /* --- Whole regions. The window's mutex is held. */
@@ -25,10 +26,20 @@ static inline unsigned jf_region_bin(size_t live) {
 
 /* --- Accounts. Safe from any thread. */
 
+/* The region's density has fallen into another bin: puts it into the window's crossed list. */
+void jf_region_cross(struct jf_window *window, struct jf_region *region);
+
 /* Takes freed blocks out of region.live. If the density falls into another bin the region is put into
  * the window's crossed list; jf_window_relist does the rest. The region must not be touched afterwards. */
-void jf_region_account(struct jf_window *window, struct jf_region *region, uint32_t bytes,
-                       uint32_t blocks);
+static inline void jf_region_account(struct jf_window *window, struct jf_region *region,
+                                     uint32_t bytes, uint32_t blocks) {
+    uint32_t before = (uint32_t)jf_word_fetch_add_light(
+        &region->live, (jf_word)0 - (((jf_word)blocks << 32) + bytes));
+    uint32_t after = before - bytes;
+    JF_ASSERT(before >= bytes);
+    if (!RM_LIKELY(jf_region_bin(before) == jf_region_bin(after) && after != 0))
+        jf_region_cross(window, region);
+}
 
 static inline void jf_region_add(struct jf_region *region, uint32_t bytes, uint32_t blocks) {
     jf_word_fetch_add(&region->live, ((jf_word)blocks << 32) + bytes);
