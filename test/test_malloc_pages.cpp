@@ -4,11 +4,13 @@
 #include "support/malloc_calls.hpp"
 #include "support/threads.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -190,6 +192,34 @@ TEST(FreshPages, CallocDoesNotTouchThoseOfCells) {
     EXPECT_LE(touched, 8u);
     for (char *block : blocks)
         jeff_free(block);
+}
+
+// --- free units
+
+TEST(FreeUnits, KeepMemoryForAWhileAndThenGiveItBack) {
+    constexpr size_t segment = 128; // blocks of 8 KiB
+    constexpr size_t count = 32 * segment;
+    constexpr size_t most = 64 + 128;
+    jeff_free(hide(jeff_malloc(1)));
+    jeff_malloc_trim(0);
+    std::vector<char *> blocks(count);
+    for (char *&block : blocks) {
+        block = static_cast<char *>(jeff_malloc(8192));
+        block[0] = 1;
+    }
+    for (size_t i = 0; i < count; i++)
+        if (i % (segment / 2) != 0)
+            jeff_free(blocks[i]);
+    EXPECT_GT(jf_malloc.dirty_units, 64u) << "young ones stay";
+    EXPECT_LE(jf_malloc.dirty_units, most + jf_malloc.used_units / 4);
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    for (size_t i = segment / 2; i < count; i += segment)
+        jeff_free(blocks[i]);
+    EXPECT_LE(jf_malloc.dirty_units, 64 + count / segment) << "old, but for those freed just now";
+    for (size_t i = 0; i < count; i += segment) {
+        EXPECT_EQ(blocks[i][0], 1);
+        jeff_free(blocks[i]);
+    }
 }
 
 // --- the environment

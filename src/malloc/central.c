@@ -5,10 +5,12 @@
 #include "malloc/facade.h"
 
 enum {
-    EMPTY_SEGMENTS_MAX = 2,    /* kept whole */
-    DIRTY_UNITS_MIN = 64,      /* free units that may keep their memory, */
-    DIRTY_UNITS_SHARE_LOG2 = 2 /* or a quarter of the units in use */
+    EMPTY_SEGMENTS_MAX = 2,     /* kept whole */
+    DIRTY_UNITS_MIN = 64,       /* free units that may keep their memory, */
+    DIRTY_UNITS_SHARE_LOG2 = 2, /* or a quarter of the units in use; */
+    YOUNG_UNITS = 128           /* and so many more for a while */
 };
+#define YOUNG_NS ((uint64_t)JF_ARENA_YOUNG_MS * 1000000)
 #define ALL_UNITS (((uint32_t)1 << JF_SEGMENT_UNITS) - 1)
 
 static void list_segment(struct jf_segment *segment) {
@@ -211,6 +213,16 @@ struct jf_span *jf_central_take(unsigned number) {
     return span;
 }
 
+static void give_back_units(const struct jf_segment *segment, uint32_t units) {
+    while (units != 0) {
+        unsigned first = jf_bits_lowest(units);
+        unsigned count = jf_bits_lowest(~(units >> first)); /* a call for all that are neighbours */
+        jf_os_give_back(segment->address + ((size_t)first << JF_UNIT_SHIFT),
+                        (size_t)count << JF_UNIT_SHIFT);
+        units &= ~((((uint32_t)1 << count) - 1) << first);
+    }
+}
+
 /* Gives back the memory of free units. The units are out of everybody's reach meanwhile, so that the mutex
  * need not be held. */
 static void clean_units(struct jf_segment *segment, uint32_t units) {
@@ -219,13 +231,26 @@ static void clean_units(struct jf_segment *segment, uint32_t units) {
     segment->dirty &= ~units;
     end_change(segment);
     jf_os_mutex_unlock(&jf_malloc.mutex);
-    for (uint32_t left = units; left != 0; left &= left - 1)
-        jf_os_give_back(segment->address + ((size_t)jf_bits_lowest(left) << JF_UNIT_SHIFT),
-                        JF_UNIT_SIZE);
+    give_back_units(segment, units);
     jf_os_mutex_lock(&jf_malloc.mutex);
     begin_change(segment);
     segment->used &= ~units;
     end_change(segment);
+}
+
+/* Whether free units hold too much memory. A little more than that may stay for a while: a program that ends
+ * frees all it has, and another soon needs it again. */
+static bool is_too_dirty(void) {
+    size_t most = jf_malloc.used_units >> DIRTY_UNITS_SHARE_LOG2;
+    most = most > DIRTY_UNITS_MIN ? most : DIRTY_UNITS_MIN;
+    if (jf_malloc.dirty_units <= most) {
+        jf_malloc.dirty_since = 0;
+        return false;
+    }
+    uint64_t now = jf_os_clock_coarse_ns();
+    if (jf_malloc.dirty_since == 0)
+        jf_malloc.dirty_since = now;
+    return jf_malloc.dirty_units > most + YOUNG_UNITS || now - jf_malloc.dirty_since > YOUNG_NS;
 }
 
 void jf_central_give(struct jf_span *span) {
@@ -247,9 +272,7 @@ void jf_central_give(struct jf_span *span) {
             end_segment(segment);
         return;
     }
-    size_t most = jf_malloc.used_units >> DIRTY_UNITS_SHARE_LOG2;
-    most = most > DIRTY_UNITS_MIN ? most : DIRTY_UNITS_MIN;
-    if (jf_malloc.dirty_units > most)
+    if (is_too_dirty())
         clean_units(segment, segment->dirty);
 }
 

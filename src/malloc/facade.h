@@ -174,6 +174,7 @@ struct jf_malloc {
     size_t idle_caches; /* read by anybody */
     size_t segment_count, span_count, empty_segments;
     size_t used_units, dirty_units; /* of all segments */
+    uint64_t dirty_since;           /* when the latter became too many; 0: they are not */
     uint64_t
         orphans[(JF_CLASSES + 63) / 64]; /* classes with partial spans there; read by anybody */
 
