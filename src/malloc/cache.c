@@ -329,6 +329,8 @@ static void *carve(struct jf_bin *bin, struct jf_span *span) {
     count = count < left ? count : left;
     count = count > room ? room : count;
     count = span->size >= CARVE_BYTES / 4 || count == 0 ? 1 : count;
+    if (span->steady)
+        jf_span_fetch(span, (span->carved + count) * span->size);
     __atomic_store_n(&span->carved, span->carved + count, __ATOMIC_RELAXED);
     for (uint32_t i = count - 1; i > 0; i--)
         put(bin, first + (size_t)i * span->size, &states[i]);
@@ -403,8 +405,7 @@ static bool add_fresh_span(struct jf_cache *cache, unsigned number) {
         return false;
     __atomic_store_n(&span->owner, cache, __ATOMIC_RELEASE);
     add_span(cache, span, JF_SPAN_PARTIAL);
-    if (span->zero && number <= JF_CLASS_SMALL_LAST && grows_steadily(cache, number))
-        jf_os_populate(span->start, JF_UNIT_SIZE);
+    span->steady = span->zero && number <= JF_CLASS_SMALL_LAST && grows_steadily(cache, number);
     return true;
 }
 

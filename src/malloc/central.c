@@ -8,7 +8,9 @@ enum {
     EMPTY_SEGMENTS_MAX = 2,     /* kept whole */
     DIRTY_UNITS_MIN = 64,       /* free units that may keep their memory, */
     DIRTY_UNITS_SHARE_LOG2 = 2, /* or a quarter of the units in use; */
-    YOUNG_UNITS = 128           /* and so many more for a while */
+    YOUNG_UNITS = 128,          /* and so many more for a while */
+    FETCH_BYTES =
+        32 << 10 /* of a span that is about to be used, whose pages are fetched at a time */
 };
 #define YOUNG_NS ((uint64_t)JF_ARENA_YOUNG_MS * 1000000)
 #define ALL_UNITS (((uint32_t)1 << JF_SEGMENT_UNITS) - 1)
@@ -274,6 +276,16 @@ void jf_central_give(struct jf_span *span) {
     }
     if (is_too_dirty())
         clean_units(segment, segment->dirty);
+}
+
+void jf_span_fetch(struct jf_span *span, size_t end) {
+    size_t last = jf_bits_round_up((size_t)span->cells * span->size, jf_malloc.page_size);
+    while (span->fetched < end) {
+        size_t left = last - span->fetched;
+        size_t size = left < FETCH_BYTES ? left : FETCH_BYTES;
+        jf_os_populate(span->start + span->fetched, size);
+        span->fetched += (uint32_t)size;
+    }
 }
 
 struct jf_span *jf_central_span_at(uintptr_t address) {

@@ -87,6 +87,8 @@ struct jf_span {
     uint16_t number;                 /* its class */
     uint8_t place;                   /* enum jf_span_place */
     bool zero;                       /* what has not been carved reads as zero */
+    bool steady;                     /* pages are fetched before they are needed, */
+    uint32_t fetched;                /* so many bytes from the start as yet */
     struct jf_span *next, *previous; /* ring of its class and place */
 };
 
@@ -208,6 +210,8 @@ bool jf_malloc_open(struct jf_arena *arena, unsigned mode);
 struct jf_span *jf_central_take(unsigned number);
 /* Gives back a span with no cell in use. */
 void jf_central_give(struct jf_span *span);
+/* Fetches the pages of a steady span up to `end` bytes from its start, and a few more. Its owner; no mutex. */
+void jf_span_fetch(struct jf_span *span, size_t end);
 /* The span that holds an address of the window; NULL when none does. */
 struct jf_span *jf_central_span_at(uintptr_t address);
 /* Gives back all memory of units not in use. Bytes. */
