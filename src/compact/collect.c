@@ -5,7 +5,7 @@
 #include "compact/compactor.h"
 
 /* A depot with less than this share of the heap, as a shift, is left to busy threads. */
-enum { DEPOT_SHIFT = 8 };
+enum { DEPOT_SHIFT = 6 };
 
 /* Lists a thread's region of this heap if it would be chosen; else the thread goes on with it. Returns bytes
  * given back. */
