@@ -28,14 +28,15 @@ struct replay_backend {
     const char *package; /* Debian's, that has the library */
     enum replay_policy policy;
     bool ideal;           /* no allocator: the memory is the live bytes, the blocks are not there */
-    bool handles;         /* locks of the trace are taken */
+    bool handles;         /* references are handles; locks of the trace are taken */
     size_t alignment_max; /* larger ones are asked for as this; 0 = any */
     void *(*allocate)(size_t size);
     void *(*allocate_zeroed)(size_t size);
     void *(*allocate_aligned)(size_t alignment, size_t size);
     void *(*resize)(void *reference, size_t size); /* the reference from now on */
     void (*release)(void *reference);
-    void *(*open)(void *reference); /* the block's address, good until close */
+    /* Of handles only: the block's address, good until close. */
+    void *(*open)(void *reference);
     void (*close)(void *reference);
     /* Compacts for at most `budget_us`. NULL when the allocator cannot. */
     void (*compact)(uint32_t budget_us);

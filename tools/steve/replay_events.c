@@ -108,7 +108,7 @@ static int replay_allocation(struct replay *replay, const struct trace_event *ev
     if (reference == NULL)
         return fail_refused(replay, event);
     replay->references[event->block] = reference;
-    void *address = backend->open(reference);
+    void *address = replay_open(replay, reference);
     if (address == NULL)
         return fail_event(replay, event, "the new block has no address");
     if (event->op == TRACE_ALIGNED && !backend->ideal && (uintptr_t)address % alignment != 0)
@@ -117,7 +117,7 @@ static int replay_allocation(struct replay *replay, const struct trace_event *ev
         !payload_is_zero(address, (size_t)event->size))
         return fail_event(replay, event, "the new block is not zero");
     write_payload(replay, address, event, 0);
-    backend->close(reference);
+    replay_close(replay, reference);
     return 0;
 }
 
@@ -125,9 +125,9 @@ static int replay_allocation(struct replay *replay, const struct trace_event *ev
 static void set_locks(const struct replay *replay, void *reference, uint64_t locks, bool lock) {
     for (; replay->backend->handles && locks > 0; locks--) {
         if (lock)
-            replay->backend->open(reference);
+            replay_open(replay, reference);
         else
-            replay->backend->close(reference);
+            replay_close(replay, reference);
     }
 }
 
@@ -148,22 +148,22 @@ static int replay_reallocation(struct replay *replay, const struct trace_event *
         return fail_refused(replay, event);
     set_locks(replay, reference, event->locks, true);
     replay->references[event->block] = reference;
-    void *address = backend->open(reference);
+    void *address = replay_open(replay, reference);
     if (address == NULL || !replay_check(replay, address, serial_of(replay, event), kept))
         return fail_event(replay, event, "its contents changed when it was reallocated");
     write_payload(replay, address, event, kept);
-    backend->close(reference);
+    replay_close(replay, reference);
     return 0;
 }
 
 static int replay_free(struct replay *replay, const struct trace_event *event) {
     const struct replay_backend *backend = replay->backend;
     void *reference = replay->references[event->block];
-    void *address = backend->open(reference);
+    void *address = replay_open(replay, reference);
     if (address == NULL ||
         !replay_check(replay, address, serial_of(replay, event), (size_t)event->old_size))
         return fail_event(replay, event, "its contents changed before it was freed");
-    backend->close(reference);
+    replay_close(replay, reference);
     replay->references[event->block] = NULL;
     uint64_t start = begin_call(replay);
     backend->release(reference);

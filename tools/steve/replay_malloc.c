@@ -31,14 +31,6 @@ static void *resize(void *block, size_t size) {
     return realloc(block, size != 0 ? size : 1);
 }
 
-static void *open_block(void *block) {
-    return block;
-}
-
-static void close_block(void *block) {
-    (void)block;
-}
-
 /* A function of whichever allocator is there. */
 static bool find(void *ret_function, const char *name) {
     void *function = dlsym(RTLD_DEFAULT, name);
@@ -115,7 +107,7 @@ static int64_t largest_hole(void) {
 /* References are addresses; how blocks come and go is all that differs. */
 #define CALLS(give, give_zeroed, give_aligned, change, take_back)                                  \
     .allocate = (give), .allocate_zeroed = (give_zeroed), .allocate_aligned = (give_aligned),      \
-    .resize = (change), .release = (take_back), .open = open_block, .close = close_block
+    .resize = (change), .release = (take_back)
 
 const struct replay_backend replay_malloc = {
     .name = "malloc",
@@ -145,6 +137,10 @@ static void *stay(void *reference, size_t size) {
     return reference;
 }
 
+static void forget(void *reference) {
+    (void)reference;
+}
+
 static const char *tidy_nothing(void) {
     return "none";
 }
@@ -153,6 +149,6 @@ const struct replay_backend replay_ideal = {
     .name = "ideal",
     .description = "the lower bound: live bytes only, no time at all",
     .ideal = true,
-    CALLS(give_nowhere, give_nowhere, give_nowhere_aligned, stay, close_block),
+    CALLS(give_nowhere, give_nowhere, give_nowhere_aligned, stay, forget),
     .tidy = tidy_nothing,
 };

@@ -69,20 +69,19 @@ static bool add_block(struct page_table *table, uintptr_t address, uint64_t size
 }
 
 static bool collect(const struct replay *replay, struct page_table *table) {
-    const struct replay_backend *backend = replay->backend;
     for (uint64_t i = 0; i < replay->live.totals.block_numbers; i++) {
         void *reference = replay->references[i];
         if (reference == NULL)
             continue;
         const struct trace_live_block *block = &replay->live.blocks[i];
-        uintptr_t address = (uintptr_t)backend->open(reference);
-        backend->close(reference);
+        uintptr_t address = (uintptr_t)replay_open(replay, reference);
+        replay_close(replay, reference);
         if (!add_block(table, address, block->size - 1, block->locks != 0))
             return false;
     }
     for (size_t i = 0; i < replay->kept_count; i++) {
-        uintptr_t address = (uintptr_t)backend->open(replay->kept[i].reference);
-        backend->close(replay->kept[i].reference);
+        uintptr_t address = (uintptr_t)replay_open(replay, replay->kept[i].reference);
+        replay_close(replay, replay->kept[i].reference);
         if (!add_block(table, address, replay->kept[i].size, false))
             return false;
     }

@@ -196,10 +196,10 @@ static int fail_kept(const struct replay *replay, const struct replay_kept *bloc
 
 static int free_kept(struct replay *replay, const struct replay_kept *block) {
     const struct replay_backend *backend = replay->backend;
-    const void *address = backend->open(block->reference);
+    const void *address = replay_open(replay, block->reference);
     if (address == NULL || !replay_check(replay, address, block->serial, (size_t)block->size))
         return fail_kept(replay, block);
-    backend->close(block->reference);
+    replay_close(replay, block->reference);
     backend->release(block->reference);
     replay->kept_bytes -= block->size;
     return 0;
@@ -231,7 +231,7 @@ static int keep_survivors(struct replay *replay) {
         }
         const struct trace_live_block *block = &replay->live.blocks[i];
         for (uint64_t n = block->locks; replay->backend->handles && n > 0; n--)
-            replay->backend->close(reference);
+            replay_close(replay, reference);
         replay->kept[replay->kept_count++] =
             (struct replay_kept){reference, block->serial + replay->serial_base, block->size - 1};
         replay->kept_bytes += block->size - 1;

@@ -62,6 +62,16 @@ struct replay {
     uint64_t batch_operations;
 };
 
+/* The address of a block, good until the close. Where a reference is an address nobody is called. */
+static inline void *replay_open(const struct replay *replay, void *reference) {
+    return replay->backend->handles ? replay->backend->open(reference) : reference;
+}
+
+static inline void replay_close(const struct replay *replay, void *reference) {
+    if (replay->backend->handles)
+        replay->backend->close(reference);
+}
+
 /* Does what the event says. 0, or -1 after a complaint. */
 int replay_event(struct replay *replay, const struct trace_event *event);
 
