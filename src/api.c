@@ -59,6 +59,8 @@ static void renew(struct jf_heap *heap) {
     heap->waiting = 0;
 }
 
+static bool forking_marks; /* under the mutex of the API */
+
 /* The process is copied while all mutexes are held, in the order in which they are taken elsewhere. */
 static void fork_prepare(void) {
     jf_os_mutex_lock(&jf_api.mutex);
@@ -70,11 +72,11 @@ static void fork_prepare(void) {
         jf_arena_fork_prepare(jf_api.window->arena);
     }
     jf_os_mutex_lock(&jf_api.readers.mutex);
-    jf_mark_enter();
+    forking_marks = jf_mark_enter();
 }
 
 static void fork_parent(void) {
-    jf_mark_leave();
+    jf_mark_leave(forking_marks);
     jf_os_mutex_unlock(&jf_api.readers.mutex);
     if (jf_api_window() != NULL) {
         jf_arena_fork_done(jf_api.window->arena, false);
@@ -86,7 +88,7 @@ static void fork_parent(void) {
 }
 
 static void fork_child(void) {
-    jf_mark_leave();
+    jf_mark_leave(forking_marks);
     jf_api_reader_fork_child();
     if (jf_api_window() != NULL) {
         jf_arena_fork_done(jf_api.window->arena, true);

@@ -101,14 +101,14 @@ static unsigned count_of(const struct jf_home *home) {
 static enum jf_access marked_lock(const struct jf_home *home, rmhandle_t handle, bool may_wait,
                                   void **ret_pointer) {
     for (;;) {
-        jf_mark_enter();
+        bool entered = jf_mark_enter();
         enum jf_access access =
             jf_access_lock(home->space, home->fixed, home->index, handle, false, ret_pointer);
         if (access == JF_ACCESS_OK && count_of(home) == 1) {
             uintptr_t payload = (uintptr_t)*ret_pointer;
             jf_mark_locked(pool_of(home), payload, jf_api_size_at(home, payload));
         }
-        jf_mark_leave();
+        jf_mark_leave(entered);
         if (access != JF_ACCESS_WOULD_WAIT || !may_wait)
             return access;
         jf_os_yield();
@@ -118,13 +118,13 @@ static enum jf_access marked_lock(const struct jf_home *home, rmhandle_t handle,
 /* The last unlock closes it: before it is one, for afterwards the block may be moved. */
 static enum jf_access marked_unlock(const struct jf_home *home, rmhandle_t handle) {
     void *pointer;
-    jf_mark_enter();
+    bool entered = jf_mark_enter();
     if (count_of(home) == 1 &&
         jf_access_peek(home->space, home->index, handle, &pointer) == JF_ACCESS_OK)
         jf_mark_unlocked(pool_of(home), (uintptr_t)pointer,
                          jf_api_size_at(home, (uintptr_t)pointer));
     enum jf_access access = jf_access_unlock(home->space, home->index, handle);
-    jf_mark_leave();
+    jf_mark_leave(entered);
     return access;
 }
 
@@ -136,14 +136,14 @@ static void mark_weak(const struct jf_home *home, const void *pointer) {
 void jf_api_remark(const struct jf_home *home, size_t old_size) {
     if (!JF_MARK_ACTIVE)
         return;
-    jf_mark_enter();
+    bool entered = jf_mark_enter();
     jf_word word = jf_word_load(jf_space_entry(home->space, home->index));
     if (jf_entry_count(word) != 0) {
         uintptr_t payload = jf_space_address(home->space, word);
         jf_mark_unlocked(pool_of(home), payload, old_size);
         jf_mark_locked(pool_of(home), payload, jf_api_size_at(home, payload));
     }
-    jf_mark_leave();
+    jf_mark_leave(entered);
 }
 
 /* ------------------------------------------------------------------------------------- locks */

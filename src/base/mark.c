@@ -10,23 +10,27 @@
 
 enum { WEAK_PAGE_SHIFT = 12, WEAK_PAGES_LOG2 = 24 };
 
-static char guard;
-static JF_THREAD_LOCAL unsigned depth; /* a signal handler may lock what it interrupts */
+static const char *guard; /* `self` of the thread that has it */
+static JF_THREAD_LOCAL char self;
 
 /* One bit per page that a weak pointer was given out to; pages a multiple of 64 GiB apart share it. */
 static uint64_t weak_pages[((size_t)1 << WEAK_PAGES_LOG2) / 64];
 
-void jf_mark_enter(void) {
-    if (depth++ != 0)
-        return;
-    while (__atomic_test_and_set(&guard, __ATOMIC_ACQUIRE))
+bool jf_mark_enter(void) {
+    const char *owner = NULL;
+    while (!__atomic_compare_exchange_n(&guard, &owner, &self, false, __ATOMIC_ACQUIRE,
+                                        __ATOMIC_RELAXED)) {
+        if (owner == &self)
+            return false;
+        owner = NULL;
         jf_os_yield();
+    }
+    return true;
 }
 
-void jf_mark_leave(void) {
-    if (--depth != 0)
-        return;
-    __atomic_clear(&guard, __ATOMIC_RELEASE);
+void jf_mark_leave(bool taken) {
+    if (taken)
+        __atomic_store_n(&guard, NULL, __ATOMIC_RELEASE);
 }
 
 static uint64_t *weak_word(uintptr_t page) {

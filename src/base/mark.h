@@ -19,6 +19,7 @@
 
 #include "base/atomic.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -41,9 +42,10 @@ void jf_mark_unlocked(const void *pool, uintptr_t address, size_t size);
 /* A weak pointer to it was given out. */
 void jf_mark_weak(uintptr_t address, size_t size);
 
-/* A mutex of the whole process, since the debugger's picture of memory is one. Held over fork. */
-void jf_mark_enter(void);
-void jf_mark_leave(void);
+/* A mutex of the whole process, since the debugger's picture of memory is one. Held over fork. A signal handler may
+ * enter whatever it interrupts: false when the thread is inside already, which leaving is told. */
+bool jf_mark_enter(void);
+void jf_mark_leave(bool taken);
 
 /* Accesses to heap memory whatever its marks. */
 jf_word jf_mark_load(const jf_word *word);
@@ -84,9 +86,13 @@ static inline void jf_mark_weak(uintptr_t address, size_t size) {
     (void)address, (void)size;
 }
 
-static inline void jf_mark_enter(void) {}
+static inline bool jf_mark_enter(void) {
+    return false;
+}
 
-static inline void jf_mark_leave(void) {}
+static inline void jf_mark_leave(bool taken) {
+    (void)taken;
+}
 
 static inline jf_word jf_mark_load(const jf_word *word) {
     return jf_word_load(word);
