@@ -163,6 +163,14 @@ struct jf_region *jf_choose_to_fill(struct jf_heap *heap, unsigned most) {
     return chosen;
 }
 
+size_t jf_choose_count(struct jf_heap *heap) {
+    struct jf_grow *grow = &heap->u.grow;
+    jf_os_mutex_lock(&grow->window->mutex);
+    size_t count = grow->region_count;
+    jf_os_mutex_unlock(&grow->window->mutex);
+    return count;
+}
+
 bool jf_choose_has_listed(struct jf_heap *heap) {
     struct jf_grow *grow = &heap->u.grow;
     jf_os_mutex_lock(&grow->window->mutex);

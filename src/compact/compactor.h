@@ -101,8 +101,11 @@ struct jf_compactor {
     uintptr_t pockets[JF_POCKET_BINS];
     uint32_t pocket_mask;
     bool in_cycle; /* a cycle has begun and not ended */
-    bool begun;    /* and a region to begin with was looked for */
-    bool starved;  /* a block stayed in this cycle because there was no room to move it to */
+    size_t
+        sources_left; /* in it: as many as there were regions, so that it ends however busy other threads are and
+                          * what they have emptied meanwhile is let go of */
+    bool begun;   /* and a region to begin with was looked for */
+    bool starved; /* a block stayed in this cycle because there was no room to move it to */
     uint64_t committed_before; /* the heap's committed bytes when the cycle began */
     uint64_t give_ns;  /* what giving back a region, or two, takes on this machine at most */
     uint64_t purge_ns; /* and a step of giving back what the arena keeps */
@@ -204,7 +207,8 @@ bool jf_choose_filling_is_sparse(const struct jf_region *filling, size_t filled)
  * window's mutex. Looks at no more than `most` regions. */
 struct jf_region *jf_choose_to_fill(struct jf_heap *heap, unsigned most);
 
-/* Whether a region is listed, whether one is stuck. Take the window's mutex. */
+/* How many regions the heap has; whether one is listed, whether one is stuck. Take the window's mutex. */
+size_t jf_choose_count(struct jf_heap *heap);
 bool jf_choose_has_listed(struct jf_heap *heap);
 bool jf_choose_has_stuck(struct jf_heap *heap);
 

@@ -420,6 +420,7 @@ static void begin_cycle(struct jf_heap *heap, struct jf_compactor *compactor) {
     compactor->in_cycle = true;
     compactor->begun = false;
     compactor->starved = false;
+    compactor->sources_left = jf_choose_count(heap);
     compactor->committed_before = jf_word_load(&heap->u.grow.committed);
     let_go_of_sparse_filling(heap, compactor);
 }
@@ -486,6 +487,9 @@ static void give_regions(struct jf_compaction *compaction, struct jf_compactor *
 static enum step begin_next_source(struct jf_heap *heap, struct jf_compactor *compactor) {
     bool more = false;
     struct jf_region *region = NULL;
+    if (compactor->sources_left == 0)
+        return STEP_DONE;
+    compactor->sources_left--;
     if (!compactor->begun)
         region = jf_choose_to_fill(heap, TO_FILL_LOOKS);
     compactor->begun = true;
