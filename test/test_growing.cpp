@@ -225,6 +225,43 @@ TEST(Growing, WithoutCompactionFreedMemoryIsUsedAgain) {
     EXPECT_EQ(stats.compactions, 0u);
 }
 
+// Few blocks that come, go, and get other sizes all the time; compaction gets `slice` microseconds every 500
+// operations. Gives the most memory that was held.
+size_t peak_of_few_blocks(size_t most, size_t operations, unsigned slice) {
+    GrowingHeap heap;
+    support::Random random(7);
+    std::vector<rmhandle_t> handles(60);
+    for (size_t i = 0; i < operations; i++) {
+        rmhandle_t &handle = handles[random.below(handles.size())];
+        size_t size = 1 + random.below(most);
+        bool done = true;
+        if (handle != nullptr && random.chance(500)) {
+            done = rmrealloc(handle, size) == 0;
+        } else {
+            if (handle != nullptr)
+                rmfree(handle);
+            handle = rmheap_malloc(heap, size);
+            done = handle != nullptr;
+        }
+        EXPECT_TRUE(done);
+        if (slice != 0 && i % 500 == 499)
+            rmheap_compact_us(heap, slice, nullptr);
+    }
+    struct rm_stats stats;
+    rmheap_stats(heap, &stats);
+    return stats.peak_committed;
+}
+
+// What waits to be used again keeps hardly any region from being filled again or given back.
+TEST(Growing, FewBlocksOfChangingSizesTakeFewRegions) {
+    EXPECT_LT(peak_of_few_blocks(1000, 1000000, 0), 16 * mib);
+}
+
+// However busy the program is, a compaction lets go of regions it has been through.
+TEST(Growing, ShortSlicesKeepNoRegionFromABusyProgram) {
+    EXPECT_LT(peak_of_few_blocks(120000, 400000, 50), 32 * mib);
+}
+
 TEST(Growing, ALimitIsKept) {
     struct rm_options options;
     rmoptions_init(&options);

@@ -8,6 +8,10 @@ enum {
     ADOPTIONS_MAX = 2,      /* regions swept in vain for one block before it gets a fresh one */
     ADOPT_LOOKS_MAX = 4,    /* regions of a bin that are looked at for one to bump into */
     OVERFLOW_STRIDE = 1024, /* blocks from here up do not sweep among small ones */
+    WORTH_A_SWEEP =
+        JF_REGION_SIZE / 4, /* bytes filled, from which on a region may be swept again at once */
+    CALM_REGIONS =
+        8, /* and half as many as there were: regions that a heap gets before its bins are emptied */
     ALIGN_LOG2_REGION = 12, /* more alignment than this gets a chunk of its own */
 };
 
@@ -184,11 +188,34 @@ static struct jf_region *adoptable(const struct jf_grow *grow, bool overflow) {
     return NULL;
 }
 
+/* Blocks that wait in bins keep the regions they lie in from being given back, however few they are, and the more
+ * regions there are the more may wait. So all that wait are dead when the heap has become half as large again; that is
+ * paid for by what was bumped meanwhile. False: it has not. The window's mutex is held, the thread outside. */
+static bool bury_waiting(struct jf_thread *thread, struct jf_heap *heap) {
+    struct jf_grow *grow = &heap->u.grow;
+    if (grow->region_count < grow->regions_low + grow->regions_low / 2 + CALM_REGIONS)
+        return false;
+    jf_thread_drain(thread);
+    while (jf_thread_drain_depot(thread, heap))
+        continue;
+    for (struct jf_thread *each = thread->window->threads; each != NULL; each = each->next)
+        if (each != thread)
+            __atomic_store_n(&each->drain_wanted, 1, __ATOMIC_RELAXED);
+    jf_window_relist_locked(thread->window);
+    grow->regions_low = grow->region_count;
+    return true;
+}
+
 /* Takes up a region that nobody has: one with holes, or a fresh one. The window's mutex is held. */
-static bool take_region(struct jf_heap *heap, struct jf_local *local, bool overflow, bool fresh) {
+static bool take_region(struct jf_thread *thread, struct jf_heap *heap, struct jf_local *local,
+                        bool fresh) {
+    bool overflow = local == jf_thread_local(thread, heap, true);
     struct jf_region *region = fresh ? NULL : adoptable(&heap->u.grow, overflow);
+    if (region == NULL && bury_waiting(thread, heap))
+        region = adoptable(&heap->u.grow, overflow);
     uintptr_t first;
     local->adopted = region != NULL;
+    local->filled = 0;
     if (region != NULL) {
         jf_region_set_state(region, JF_REGION_OWNED);
         first = jf_region_first(region);
@@ -232,18 +259,20 @@ static struct jf_local *lacking(struct jf_thread *thread, struct jf_heap *heap, 
 }
 
 /* Lets go of the local's region and takes up another. The window's mutex is held. */
-static bool change_region(struct jf_heap *heap, struct jf_local *local, bool overflow, bool fresh) {
+static bool change_region(struct jf_thread *thread, struct jf_heap *heap, struct jf_local *local,
+                          bool fresh) {
     struct jf_region *old = local->region;
     if (old != NULL) {
         jf_local_close(local);
         local->region = NULL;
-        if (local->adopted) {
+        if (local->adopted && local->filled < WORTH_A_SWEEP) {
+            bool overflow = local == jf_thread_local(thread, heap, true);
             old->swept |= overflow ? JF_SWEPT_OVERFLOW : JF_SWEPT;
             old->swept_live = (uint32_t)jf_region_live_bytes(old);
         }
         jf_region_set_state(old, JF_REGION_LISTED);
     }
-    return take_region(heap, local, overflow, fresh);
+    return take_region(thread, heap, local, fresh);
 }
 
 /* An entry for the thread, from what idle threads left or a page nobody has. The mutex is held. */
@@ -273,8 +302,7 @@ static bool supply(struct jf_thread *thread, struct jf_heap *heap, size_t stride
     bool done = supply_entry(thread);
     struct jf_local *local = lacking(thread, heap, stride, align_log2);
     if (done && !hole_takes(local, stride, align_log2)) {
-        bool overflow = local == jf_thread_local(thread, heap, true);
-        done = change_region(heap, local, overflow, fresh || align_log2 > JF_ALIGN_LOG2_MIN);
+        done = change_region(thread, heap, local, fresh || align_log2 > JF_ALIGN_LOG2_MIN);
     } else if (done) {
         uintptr_t end = jf_block_align(local->bump, align_log2) + stride;
         done = end <= local->limit || jf_local_claim(local, end, 0); /* the heap's limit */

@@ -184,11 +184,13 @@ struct jf_local {
     uintptr_t bump;
     uintptr_t limit;
     uintptr_t hole_end;
+    uintptr_t hole;           /* where it began */
     struct jf_region *region; /* NULL: none, and bump = limit = 0 */
     uint32_t blocks;          /* blocks bumped, not yet added to region.live */
     uintptr_t sweep;          /* next header to look at for a hole; 0: the region is swept */
     uintptr_t fetched;        /* lines before this address have been prefetched for the sweep */
     bool adopted;             /* the region was not fresh */
+    uint32_t filled;          /* bytes that were bumped into holes of the region before this one */
 };
 
 /* What a thread has of a heap. */
@@ -295,6 +297,7 @@ struct jf_grow {
     size_t compactor_size;
     struct jf_local long_local; /* where blocks locked for long go; under the window's mutex */
     size_t region_count;
+    size_t regions_low; /* least since the bins were emptied for want of regions */
     size_t large_count;
     jf_word large_bytes;
     jf_word committed; /* bytes, atomic */

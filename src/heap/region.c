@@ -134,7 +134,8 @@ void jf_region_release(struct jf_region *region) {
     struct jf_heap *heap = region->heap;
     struct jf_window *window = heap->u.grow.window;
     unlist(region);
-    heap->u.grow.region_count--;
+    if (--heap->u.grow.region_count < heap->u.grow.regions_low)
+        heap->u.grow.regions_low = heap->u.grow.region_count;
     JF_ASSERT(jf_region_live_bytes(region) == 0);
     jf_heap_uncommit(heap, jf_region_committed(region));
     jf_arena_free(window->arena, region->start, dirty_extent(region));
@@ -249,7 +250,7 @@ size_t jf_region_was_given_back(struct jf_region *region) {
 void jf_local_open(struct jf_local *local, struct jf_region *region, uintptr_t from, uintptr_t to) {
     JF_ASSERT(from >= jf_region_first(region) && to <= jf_region_last(region) && from <= to);
     local->region = region;
-    local->bump = local->limit = from;
+    local->bump = local->limit = local->hole = from;
     local->hole_end = to;
 }
 
@@ -284,8 +285,9 @@ void jf_local_close(struct jf_local *local) {
     JF_ASSERT(local->bump <= local->limit && local->limit <= local->hole_end);
     jf_region_add(local->region, 0, local->blocks);
     local->blocks = 0;
+    local->filled += (uint32_t)(local->bump - local->hole);
     uint32_t unused = (uint32_t)(local->limit - local->bump);
-    local->bump = local->limit = local->hole_end = 0;
+    local->bump = local->limit = local->hole_end = local->hole = 0;
     if (unused != 0)
         jf_word_fetch_add(&local->region->live, (jf_word)0 - unused);
 }
