@@ -384,8 +384,9 @@ TEST_F(Trace, ATraceIsReadAgainFromItsFirstEvent) {
             EXPECT_EQ(found.number, i);
             ASSERT_NO_FATAL_FAILURE(expect_same(events[i], found));
         }
-        if (count == events.size())
+        if (count == events.size()) {
             EXPECT_EQ(trace_reader_next(reader, &found, &error), 0);
+        }
         ASSERT_EQ(trace_reader_rewind(reader, &error), 0) << error.text;
     }
     trace_reader_close(reader);
