@@ -285,7 +285,8 @@ void jf_local_close(struct jf_local *local) {
     JF_ASSERT(local->bump <= local->limit && local->limit <= local->hole_end);
     jf_region_add(local->region, 0, local->blocks);
     local->blocks = 0;
-    local->filled += (uint32_t)(local->bump - local->hole);
+    if (local->bump > local->hole) /* less: the block before it was freed */
+        local->filled += (uint32_t)(local->bump - local->hole);
     uint32_t unused = (uint32_t)(local->limit - local->bump);
     local->bump = local->limit = local->hole_end = local->hole = 0;
     if (unused != 0)
