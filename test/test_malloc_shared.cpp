@@ -4,6 +4,7 @@
 
 #include "support/malloc_calls.hpp"
 
+#include <cstdlib>
 #include <cstring>
 #include <set>
 #include <vector>
@@ -16,6 +17,11 @@ extern "C" {
 namespace {
 
 constexpr size_t chunk = size_t{1} << 20;
+
+// So many blocks; a tenth where every call looks at the whole heap.
+size_t many(size_t count) {
+    return getenv("JEFF_CHECK") != nullptr ? count / 10 : count;
+}
 
 uintptr_t chunk_of(const void *pointer) {
     return reinterpret_cast<uintptr_t>(pointer) & ~(chunk - 1);
@@ -35,14 +41,14 @@ std::vector<rmhandle_t> fill_handles(size_t count, std::set<uintptr_t> *ret_chun
 
 TEST(SharedArena, WhatCompactionFreesServesMalloc) {
     std::set<uintptr_t> before;
-    std::vector<rmhandle_t> handles = fill_handles(50000, &before);
+    std::vector<rmhandle_t> handles = fill_handles(many(50000), &before);
     for (size_t i = 0; i < handles.size(); i++)
         if (i % 10 != 0)
             rmfree(handles[i]);
     rmcompact(0);
     std::set<uintptr_t> blocks;
     std::vector<void *> pointers;
-    for (size_t i = 0; i < 30000; i++) {
+    for (size_t i = 0; i < many(30000); i++) {
         pointers.push_back(jeff_malloc(1000));
         blocks.insert(chunk_of(pointers.back()));
     }
@@ -59,7 +65,7 @@ TEST(SharedArena, WhatCompactionFreesServesMalloc) {
 TEST(SharedArena, WhatMallocFreesServesHandles) {
     std::set<uintptr_t> before;
     std::vector<void *> pointers;
-    for (size_t i = 0; i < 50000; i++) {
+    for (size_t i = 0; i < many(50000); i++) {
         pointers.push_back(jeff_malloc(1000));
         std::memset(pointers.back(), 1, 1000);
         before.insert(chunk_of(pointers.back()));
@@ -67,7 +73,7 @@ TEST(SharedArena, WhatMallocFreesServesHandles) {
     for (void *pointer : pointers)
         jeff_free(pointer);
     std::set<uintptr_t> after;
-    std::vector<rmhandle_t> handles = fill_handles(30000, &after);
+    std::vector<rmhandle_t> handles = fill_handles(many(30000), &after);
     size_t taken_over = 0;
     for (uintptr_t place : after)
         taken_over += before.count(place);
@@ -78,9 +84,9 @@ TEST(SharedArena, WhatMallocFreesServesHandles) {
 
 TEST(SharedArena, TrimmingCompactsAndGivesBackWhatBothLeft) {
     std::set<uintptr_t> chunks;
-    std::vector<rmhandle_t> handles = fill_handles(50000, &chunks);
+    std::vector<rmhandle_t> handles = fill_handles(many(50000), &chunks);
     std::vector<void *> pointers;
-    for (size_t i = 0; i < 20000; i++) {
+    for (size_t i = 0; i < many(20000); i++) {
         pointers.push_back(jeff_malloc(1000));
         std::memset(pointers.back(), 1, 1000);
     }
