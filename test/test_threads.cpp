@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
 
 using support::BusyCompactor;
 using support::Exchange;
@@ -443,6 +444,34 @@ TEST_F(Threads, FixedHeapsComeAndGoBesideGrowingOnes) {
             rmheap_destroy(heap);
         }
     });
+}
+
+// What others make sparse again all the time keeps nobody in a call without a limit.
+TEST_F(Threads, ACompactionWithoutLimitEndsBesideBusyThreads) {
+    std::atomic<bool> stop{false};
+    std::atomic<unsigned> ready{0};
+    auto churn = [&](uint64_t seed) {
+        Random random(seed);
+        std::vector<rmhandle_t> own(10000);
+        for (size_t i = 0; !stop; i++) {
+            rmhandle_t &handle = own[random.below(own.size())];
+            if (handle != nullptr)
+                rmfree(handle);
+            handle = rmmalloc(1 + random.below(3000));
+            ready += i == own.size();
+        }
+        for (rmhandle_t handle : own)
+            if (handle != nullptr)
+                rmfree(handle);
+    };
+    std::thread one(churn, 1), two(churn, 2);
+    while (ready != 2)
+        std::this_thread::yield();
+    for (int i = 0; i < 3; i++)
+        rmcompact(0);
+    stop = true;
+    one.join();
+    two.join();
 }
 
 } // namespace

@@ -34,6 +34,7 @@ struct jf_compaction {
     struct jf_budget budget;
     struct rm_compact_result result;
     struct jf_moved moved;
+    unsigned cycles; /* ended in this call */
 };
 
 /* Compacts for at most max_us microseconds (0: until there is nothing left to gain). No lock held; at

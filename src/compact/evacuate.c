@@ -18,6 +18,7 @@ enum {
     STEPS_PER_BLOCK = 4,  /* dead blocks and holes passed over cost less than blocks moved */
     LOOKS_PER_MOVE = 3,   /* headers looked at ahead with every block moved: more than there are; */
     LOOK_EVERY = 4,       /* so many moves at a time */
+    CYCLES_MAX = 8,       /* in a call: more are needed only to follow busy threads */
     TO_FILL_LOOKS = 16,   /* regions looked at for one to be filled */
     GROUP_BLOCKS = 64,    /* blocks that move together where no reader has to be asked for */
     BLOCK_NS = 130,       /* most that looking at and moving one block takes, without its bytes */
@@ -548,8 +549,8 @@ static enum step do_step(struct jf_compaction *compaction, struct jf_compactor *
         return STEP_MORE;
     }
     finish_cycle(compaction, compactor);
-    /* the end of the cycle may have listed some again */
-    return jf_choose_has_listed(heap) ? STEP_MORE : STEP_DONE;
+    /* the end of the cycle may have listed some again, as busy threads always do */
+    return ++compaction->cycles < CYCLES_MAX && jf_choose_has_listed(heap) ? STEP_MORE : STEP_DONE;
 }
 
 rm_compact_status jf_evacuate(struct jf_compaction *compaction) {
