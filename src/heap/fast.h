@@ -129,6 +129,7 @@ static inline enum jf_fast_freed jf_fast_push(struct jf_thread *thread, jf_word 
     if (!RM_LIKELY((freed & JF_ENTRY_COUNT_ONE) == 0) ||
         !RM_LIKELY(jf_word_compare_swap_if(entry, &word, freed, single)))
         return JF_FAST_NOT_FREED;
+    jf_fence_release(); /* as after a move: who reads without a lock sees the end before what comes next */
     uintptr_t at = JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE;
     if (share != NULL) {
         size_t bin = jf_header_load_low(at) >> 12;
