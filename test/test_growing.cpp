@@ -262,6 +262,56 @@ TEST(Growing, ShortSlicesKeepNoRegionFromABusyProgram) {
     EXPECT_LT(peak_of_few_blocks(120000, 400000, 50), 32 * mib);
 }
 
+// Blocks of more than the least alignment go into holes too.
+TEST(Growing, AlignedBlocksUseFreedMemoryAgain) {
+    GrowingHeap heap;
+    support::Random random(8);
+    std::vector<rmhandle_t> brief(1000), lasting;
+    for (size_t i = 0; i < 500000; i++) {
+        rmhandle_t &handle = brief[random.below(brief.size())];
+        if (handle != nullptr)
+            rmfree(handle);
+        handle = rmheap_aligned_alloc(heap, 64, 100);
+        ASSERT_NE(handle, nullptr);
+        if (i % 1000 == 0)
+            lasting.push_back(rmheap_aligned_alloc(heap, 64, 100));
+    }
+    struct rm_stats stats;
+    rmheap_stats(heap, &stats);
+    EXPECT_LT(stats.peak_committed, 16 * mib);
+}
+
+// Regions that were swept in vain are swept again when most of what was in their way has died, however little it was.
+TEST(Growing, RegionsThatBecomeNearlyEmptyAreFilled) {
+    GrowingHeap heap;
+    std::vector<rmhandle_t> small, large;
+    for (size_t i = 0; i < 100; i++) {
+        for (size_t j = 0; j < 27; j++) {
+            small.push_back(rmheap_malloc(heap, 1090));
+            large.push_back(rmheap_malloc(heap, 37700));
+        }
+    }
+    auto allocate_large = [&](size_t count) {
+        for (size_t i = 0; i < count; i++)
+            large.push_back(rmheap_malloc(heap, 60000));
+    };
+    auto free_large = [&] {
+        for (rmhandle_t handle : large)
+            rmfree(handle);
+        large.clear();
+    };
+    free_large();
+    allocate_large(3000); // nowhere among the small ones
+    free_large();
+    for (size_t i = 0; i < small.size(); i++)
+        if (i % 27 != 0)
+            rmfree(small[i]);
+    allocate_large(1500);
+    struct rm_stats stats;
+    rmheap_stats_brief(heap, &stats);
+    EXPECT_LT(stats.committed, 150 * mib);
+}
+
 TEST(Growing, ALimitIsKept) {
     struct rm_options options;
     rmoptions_init(&options);

@@ -12,6 +12,7 @@ enum {
         JF_REGION_SIZE / 4, /* bytes filled, from which on a region may be swept again at once */
     CALM_REGIONS =
         8, /* and half as many as there were: regions that a heap gets before its bins are emptied */
+    BURY_BATCHES = 64,      /* of the depot, at a time */
     ALIGN_LOG2_REGION = 12, /* more alignment than this gets a chunk of its own */
 };
 
@@ -172,8 +173,14 @@ struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload) {
 
 /* ------------------------------------------------------------------------------------- room */
 
-/* The sparsest region that has not been swept, for such blocks, since a quarter of it died. Those that were
- * swept for all blocks are at the lists' ends. */
+/* Whether the region may be worth a sweep: it was not swept in vain before, or a quarter of what lived then has died. */
+static bool may_have_holes(const struct jf_region *region, unsigned swept) {
+    return (region->swept & swept) == 0 ||
+           jf_region_live_bytes(region) + region->swept_live / 4 <= region->swept_live;
+}
+
+/* The sparsest region that may have holes for such blocks. Those that were swept for all blocks are at the lists'
+ * ends. */
 static struct jf_region *adoptable(const struct jf_grow *grow, bool overflow) {
     uint64_t candidates = grow->bin_mask & (((uint64_t)1 << (ADOPT_BIN_MAX + 1)) - 1);
     unsigned unwanted = overflow ? JF_SWEPT | JF_SWEPT_OVERFLOW : JF_SWEPT;
@@ -181,7 +188,7 @@ static struct jf_region *adoptable(const struct jf_grow *grow, bool overflow) {
         unsigned bin = jf_bits_lowest(candidates);
         struct jf_region *region = grow->bins[bin];
         for (unsigned i = 0; i < ADOPT_LOOKS_MAX && region != NULL; i++, region = region->next)
-            if ((region->swept & unwanted) == 0)
+            if (may_have_holes(region, unwanted))
                 return region;
         candidates &= ~((uint64_t)1 << bin);
     }
@@ -189,20 +196,23 @@ static struct jf_region *adoptable(const struct jf_grow *grow, bool overflow) {
 }
 
 /* Blocks that wait in bins keep the regions they lie in from being given back, however few they are, and the more
- * regions there are the more may wait. So all that wait are dead when the heap has become half as large again; that is
- * paid for by what was bumped meanwhile. False: it has not. The window's mutex is held, the thread outside. */
+ * regions there are the more may wait. So all that wait die when the heap has become half as large again; that is
+ * paid for by what was bumped meanwhile. Some for each region that is taken then, so that no call takes long. False: it
+ * has not become so large. The window's mutex is held, the thread outside. */
 static bool bury_waiting(struct jf_thread *thread, struct jf_heap *heap) {
     struct jf_grow *grow = &heap->u.grow;
     if (grow->region_count < grow->regions_low + grow->regions_low / 2 + CALM_REGIONS)
         return false;
     jf_thread_drain(thread);
-    while (jf_thread_drain_depot(thread, heap))
-        continue;
+    unsigned batches = BURY_BATCHES;
+    while (batches != 0 && jf_thread_drain_depot(thread, heap))
+        batches--;
     for (struct jf_thread *each = thread->window->threads; each != NULL; each = each->next)
         if (each != thread)
             __atomic_store_n(&each->drain_wanted, 1, __ATOMIC_RELAXED);
     jf_window_relist_locked(thread->window);
-    grow->regions_low = grow->region_count;
+    if (batches != 0)
+        grow->regions_low = grow->region_count;
     return true;
 }
 
@@ -302,7 +312,7 @@ static bool supply(struct jf_thread *thread, struct jf_heap *heap, size_t stride
     bool done = supply_entry(thread);
     struct jf_local *local = lacking(thread, heap, stride, align_log2);
     if (done && !hole_takes(local, stride, align_log2)) {
-        done = change_region(thread, heap, local, fresh || align_log2 > JF_ALIGN_LOG2_MIN);
+        done = change_region(thread, heap, local, fresh);
     } else if (done) {
         uintptr_t end = jf_block_align(local->bump, align_log2) + stride;
         done = end <= local->limit || jf_local_claim(local, end, 0); /* the heap's limit */
