@@ -330,7 +330,7 @@ static void *carve(struct jf_bin *bin, struct jf_span *span) {
     count = count > room ? room : count;
     count = span->size >= CARVE_BYTES / 4 || count == 0 ? 1 : count;
     if (span->steady)
-        jf_span_fetch(span, (span->carved + count) * span->size);
+        jf_span_fetch(span, (size_t)(span->carved + count) * span->size);
     __atomic_store_n(&span->carved, span->carved + count, __ATOMIC_RELAXED);
     for (uint32_t i = count - 1; i > 0; i--)
         put(bin, first + (size_t)i * span->size, &states[i]);
