@@ -104,18 +104,22 @@ class Suspended : public testing::Test {
         });
     }
 
-    // Locking takes no mutex; other calls may have to wait for the window's if the compactor has it.
-    static bool has_window() {
-        jf_window *window = jf_api_window();
-        if (!jf_os_mutex_trylock(&window->mutex))
+    static bool is_taken(jf_mutex *mutex) {
+        if (!jf_os_mutex_trylock(mutex))
             return true;
-        jf_os_mutex_unlock(&window->mutex);
+        jf_os_mutex_unlock(mutex);
         return false;
+    }
+
+    // Locking takes no mutex; other calls may have to wait for the window's if the compactor has it, and threads that
+    // end for that of the read sections.
+    static bool has_mutex() {
+        return is_taken(&jf_api_window()->mutex) || is_taken(&jf_api.readers.mutex);
     }
 
     // A block of the suspended compactor's that is MOVING.
     Filled *find_moving() {
-        if (!any_moment_ && has_window())
+        if (!any_moment_ && has_mutex())
             return nullptr;
         for (Filled &block : blocks_)
             if (state_of(block.handle) == JF_ENTRY_MOVING)
