@@ -101,9 +101,9 @@ struct jf_compactor {
     uintptr_t pockets[JF_POCKET_BINS];
     uint32_t pocket_mask;
     bool in_cycle; /* a cycle has begun and not ended */
-    size_t
-        sources_left; /* in it: as many as there were regions, so that it ends however busy other threads are and
-                          * what they have emptied meanwhile is let go of */
+    /* Regions that the cycle may still choose, at first as many as there were: so it ends however busy other threads
+     * are, and what they have emptied meanwhile is let go of. */
+    size_t sources_left;
     bool begun;   /* and a region to begin with was looked for */
     bool starved; /* a block stayed in this cycle because there was no room to move it to */
     uint64_t committed_before; /* the heap's committed bytes when the cycle began */

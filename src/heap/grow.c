@@ -175,8 +175,7 @@ struct jf_heap *jf_grow_heap_at(struct jf_window *window, uintptr_t payload) {
 
 /* Whether the region may be worth a sweep: it was not swept in vain before, or a quarter of what lived then has died. */
 static bool may_have_holes(const struct jf_region *region, unsigned swept) {
-    return (region->swept & swept) == 0 ||
-           jf_region_live_bytes(region) + region->swept_live / 4 <= region->swept_live;
+    return (region->swept & swept) == 0 || jf_region_has_thinned(region);
 }
 
 /* The sparsest region that may have holes for such blocks. Those that were swept for all blocks are at the lists'

@@ -26,6 +26,11 @@ static inline unsigned jf_region_bin(size_t live) {
 
 /* --- Accounts. Safe from any thread. */
 
+/* Whether a quarter of what lived when the region was swept in vain has died since. */
+static inline bool jf_region_has_thinned(const struct jf_region *region) {
+    return jf_region_live_bytes(region) + region->swept_live / 4 <= region->swept_live;
+}
+
 /* The region's density has fallen into another bin: puts it into the window's crossed list. */
 void jf_region_cross(struct jf_window *window, struct jf_region *region);
 

@@ -100,8 +100,7 @@ void jf_window_relist_locked(struct jf_window *window) {
         /* cleared before live is read: a later crossing puts it into the list again */
         __atomic_store_n(&region->crossed, 0, __ATOMIC_SEQ_CST);
         if (region->state == JF_REGION_LISTED) {
-            /* a quarter of what lived when it was swept has died */
-            if (jf_region_live_bytes(region) + region->swept_live / 4 <= region->swept_live)
+            if (jf_region_has_thinned(region))
                 region->swept = 0;
             jf_region_set_state(region, JF_REGION_LISTED);
         } else if (region->state == JF_REGION_SETTLED || region->state == JF_REGION_STUCK) {
