@@ -11,7 +11,6 @@
 
 extern "C" {
 #include "malloc/facade.h"
-#include "malloc/transfer.h"
 }
 
 using support::Random;
@@ -123,9 +122,9 @@ TEST(MallocThreads, WhatAnotherThreadFreesIsUsedAgain) {
 TEST(MallocThreads, WhatAnotherThreadFreesComesByParcels) {
     constexpr size_t count = 1000;
     constexpr size_t size = 96;
-    unsigned number = jf_class_of(size);
     jeff_malloc_trim(0);
-    ASSERT_EQ(jf_transfer_count(number), 0u);
+    const size_t *mail = &jf_cache_get()->mailbox.cells;
+    ASSERT_EQ(*mail, 0u);
     auto figures = [] {
         struct jeff_malloc_figures taken;
         taken.struct_size = sizeof taken;
@@ -140,9 +139,10 @@ TEST(MallocThreads, WhatAnotherThreadFreesComesByParcels) {
         for (void *block : blocks)
             jeff_free(block);
     }).join();
-    size_t waiting = jf_transfer_count(number);
-    EXPECT_GE(waiting, count / 4);
-    EXPECT_LE(figures().blocks, before.blocks - waiting) << "what waits is no block";
+    size_t waiting = *mail;
+    EXPECT_GE(waiting, count * 3 / 4);
+    EXPECT_EQ(jf_malloc.orphanage->mailbox.cells, 0u);
+    EXPECT_LE(figures().blocks, before.blocks - count + 20) << "what waits is no block";
     std::set<void *> freed(blocks.begin(), blocks.end());
     size_t again = 0;
     for (void *&block : blocks) {
@@ -151,15 +151,95 @@ TEST(MallocThreads, WhatAnotherThreadFreesComesByParcels) {
         std::memset(block, 1, size);
     }
     EXPECT_GE(again, waiting);
-    EXPECT_EQ(jf_transfer_count(number), 0u);
+    EXPECT_EQ(*mail, 0u);
     EXPECT_EQ(std::set<void *>(blocks.begin(), blocks.end()).size(), count);
     std::thread([&blocks] {
         for (void *block : blocks)
             jeff_free(block);
     }).join();
-    EXPECT_NE(jf_transfer_count(number), 0u);
+    EXPECT_NE(*mail, 0u);
     jeff_malloc_trim(0);
-    EXPECT_EQ(jf_transfer_count(number), 0u) << "trimming sends all home";
+    EXPECT_EQ(*mail, 0u) << "trimming sends all home";
+}
+
+uintptr_t unit_of(const void *pointer) {
+    return reinterpret_cast<uintptr_t>(pointer) >> JF_UNIT_SHIFT;
+}
+
+// Else two threads would write to one line, of the blocks or of what is noted about them, from then on.
+TEST(MallocThreads, BlocksOfAnotherThreadsSpansAreNotHandedOut) {
+    constexpr size_t count = 500;
+    constexpr size_t size = 208;
+    std::vector<void *> blocks(count);
+    std::set<uintptr_t> units;
+    for (void *&block : blocks) {
+        block = jeff_malloc(size);
+        units.insert(unit_of(block));
+    }
+    std::thread([&blocks, &units] {
+        size_t mixed = 0;
+        for (size_t round = 0; round < 10; round++) {
+            for (void *&block : blocks) {
+                if (round % 2 == 0)
+                    jeff_free(block);
+                else
+                    jeff_free_sized(block, size);
+                block = jeff_malloc(size);
+                mixed += units.count(unit_of(block));
+            }
+        }
+        EXPECT_EQ(mixed, 0u);
+    }).join();
+    for (void *block : blocks)
+        jeff_free(block);
+}
+
+// The owner, which allocates nothing meanwhile, is not sent more than it may have use for.
+TEST(MallocThreads, WhoReplacesAllBlocksOfAnotherThreadDoesNotDoubleThem) {
+    constexpr size_t count = 100000;
+    constexpr size_t size = 400;
+    std::vector<void *> blocks(count);
+    for (void *&block : blocks)
+        block = jeff_malloc(size);
+    size_t units = jf_malloc.used_units;
+    std::thread([&blocks] {
+        for (void *&block : blocks) {
+            jeff_free(block);
+            block = jeff_malloc(size);
+        }
+    }).join();
+    EXPECT_LE((jf_malloc.used_units - units) << JF_UNIT_SHIFT, size_t{2} << 20);
+    for (void *block : blocks)
+        jeff_free(block);
+}
+
+// Of several owners in turn.
+TEST(MallocThreads, BlocksOfManyThreadsGoToTheirOwners) {
+    constexpr size_t owners = 3;
+    constexpr size_t count = 300;
+    constexpr size_t size = 144;
+    std::vector<void *> blocks(owners * count);
+    std::atomic<size_t> ready{0};
+    std::atomic<bool> freed{false};
+    std::atomic<size_t> mails{0};
+    std::vector<std::thread> threads;
+    for (size_t i = 0; i < owners; i++)
+        threads.emplace_back([&, i] {
+            for (size_t j = 0; j < count; j++)
+                blocks[j * owners + i] = jeff_malloc(size);
+            ready++;
+            while (!freed)
+                std::this_thread::yield();
+            mails += jf_cache_get()->mailbox.cells;
+        });
+    while (ready != owners)
+        std::this_thread::yield();
+    for (void *block : blocks)
+        jeff_free(block);
+    freed = true;
+    for (std::thread &thread : threads)
+        thread.join();
+    EXPECT_GE(mails, owners * count * 3 / 4);
 }
 
 TEST(MallocThreads, MemoryOfEndedThreadsIsUsedAgain) {

@@ -219,16 +219,17 @@ static size_t small_bin(const void *pointer) {
     size_t unit = ((uintptr_t)pointer - jf_malloc.base) >> JF_UNIT_SHIFT;
     if (unit >= units)
         return 0;
-    uint64_t word = jf_map_word(unit);
-    bool exact;
-    uint32_t number = jf_map_divide(word, (uintptr_t)pointer, &exact);
-    if (!exact || jf_malloc.map[unit].states[number] != JF_CELL_LIVE)
+    const struct jf_map_entry *entry = &jf_malloc.map[unit];
+    uint32_t reciprocal = jf_map_reciprocal(entry);
+    uint64_t product = jf_map_divide(reciprocal, (uintptr_t)pointer);
+    if (!jf_map_is_exact(reciprocal, product) || entry->states[product >> 32] != JF_CELL_LIVE)
         return 0;
-    return word >> JF_MAP_BIN_SHIFT;
+    return jf_map_bin(entry);
 }
 
 static size_t size_of_bin(size_t offset) {
-    return jf_class_size((unsigned)(offset / sizeof(struct jf_bin)));
+    return jf_class_size(
+        (unsigned)((offset - offsetof(struct jf_cache, bins)) / sizeof(struct jf_bin)));
 }
 
 /* From one small cell to another with what is at hand; NULL when that does not do. */

@@ -15,11 +15,12 @@ enum {
     CARVE_BYTES = 4096, /* carved at a time: cells on the same page */
     IDLE_MAX = 4,       /* caches of ended threads that are left as they are */
     STEADY_SPANS = 4,   /* of a class, in use: it grows, and the next one will fill up too */
+    TAGS = 65535,       /* of caches but the orphanage, which has 0 */
 };
 
 #define YOUNG_BYTES ((size_t)64 << 20) /* of the arena's freed chunks */
 
-_Static_assert((BIN_CELLS_MAX + 1) / 2 <= JF_PARCEL_SLOTS, "what leaves a bin at once is a parcel");
+_Static_assert((BIN_CELLS_MAX + 1) / 2 <= JF_PARCEL_SLOTS, "what is sent at once is a parcel");
 _Static_assert(sizeof(struct jf_cell) <= 16, "the smallest cell holds it");
 
 #define NONE                                                                                       \
@@ -31,6 +32,7 @@ const struct jf_cache jf_cache_none = {
              NONE},
 };
 _Static_assert(JF_CLASSES == 11 * 8 + 1, "every bin is there");
+_Static_assert(offsetof(struct jf_cache, others) < 1 << JF_TAG_SHIFT, "an offset is below the tag");
 JF_THREAD_LOCAL struct jf_cache *jf_cache_front = (struct jf_cache *)(uintptr_t)&jf_cache_none;
 static JF_THREAD_LOCAL struct jf_cache *own;
 static JF_THREAD_LOCAL bool ended; /* its destructors have run: it gets no cache any more */
@@ -231,6 +233,32 @@ static size_t bin_limit(unsigned number) {
     return cells < most ? cells : most;
 }
 
+/* Cells of others' that gather before they are sent. */
+static size_t others_limit(unsigned number) {
+    return (bin_limit(number) + 1) / 2;
+}
+
+/* Stacks for `count` bins, the first of which is for the class; false without memory. */
+static bool add_slots(struct jf_bin *bins, unsigned first, unsigned count,
+                      size_t (*limit_of)(unsigned number)) {
+    size_t all = 0;
+    for (unsigned i = 0; i < count; i++)
+        all += limit_of(first + i) + 1;
+    struct jf_slot *slots = jf_arena_meta_alloc(jf_malloc.arena, all * sizeof *slots);
+    if (slots == NULL)
+        return false;
+    for (unsigned i = 0; i < count; i++) {
+        size_t limit = limit_of(first + i);
+        bins[i] = (struct jf_bin){slots, slots + limit};
+        slots += limit + 1;
+    }
+    return true;
+}
+
+static bool add_others(struct jf_cache *cache) {
+    return add_slots(&cache->others[1], 1, JF_CLASS_SMALL_LAST, others_limit);
+}
+
 /* Of the slot without a cell. */
 static struct jf_slot *bin_bottom(const struct jf_cache *cache, unsigned number) {
     return cache->bins[number].end - bin_limit(number);
@@ -240,13 +268,12 @@ size_t jf_bin_count(const struct jf_cache *cache, unsigned number) {
     return (size_t)(cache->bins[number].top - bin_bottom(cache, number));
 }
 
-/* Whether a cell is of a span that another cache owns: whoever allocates it most likely frees nothing. */
-static bool is_others(const struct jf_cache *cache, const struct jf_cell *cell) {
-    const struct jf_span *span = jf_central_span_at((uintptr_t)cell);
-    return span != NULL && __atomic_load_n(&span->owner, __ATOMIC_RELAXED) != cache;
+size_t jf_bin_count_of_others(const struct jf_cache *cache, unsigned number) {
+    const struct jf_bin *others = &cache->others[number];
+    return others->end != NULL ? (size_t)(others->top - (others->end - others_limit(number))) : 0;
 }
 
-/* Sends the older half of a bin's cells home, or, when they seem to be others', to whoever needs some. */
+/* Sends the older half of a bin's cells home. */
 static void flush(struct jf_cache *cache, unsigned number) {
     struct jf_bin *bin = &cache->bins[number];
     struct jf_slot *first = bin_bottom(cache, number) + 1;
@@ -254,13 +281,11 @@ static void flush(struct jf_cache *cache, unsigned number) {
     size_t leave = (count + 1) / 2;
     struct jf_cell *cells[BIN_CELLS_MAX];
     struct chain chain = {0};
-    bool given = number <= JF_CLASS_SMALL_LAST && is_others(cache, first->cell) &&
-                 jf_transfer_give(number, first, leave);
     for (size_t i = 0; i < leave; i++)
         cells[i] = first[i].cell;
     memmove(first, first + leave, (count - leave) * sizeof *first);
     bin->top -= leave;
-    for (size_t i = 0; i < leave && !given;)
+    for (size_t i = 0; i < leave;)
         i += send_some(cache, &cells[i], leave - i, &chain);
     send_chain(&chain);
 }
@@ -269,6 +294,10 @@ static void put(struct jf_bin *bin, void *cell, uint8_t *state) {
     bin->top++;
     bin->top->cell = cell;
     bin->top->state = state;
+}
+
+static void *pop(struct jf_bin *bin) {
+    return (bin->top--)->cell;
 }
 
 static uint8_t *state_of(const void *cell) {
@@ -292,9 +321,78 @@ static void empty_inbox(struct jf_cache *cache) {
     send_chain(&chain);
 }
 
+static struct jf_cache *owner_of(const void *cell) {
+    return __atomic_load_n(&jf_central_span_at((uintptr_t)cell)->owner, __ATOMIC_ACQUIRE);
+}
+
+static uint32_t tag_of(const void *cell) {
+    size_t unit = ((uintptr_t)cell - jf_malloc.base) >> JF_UNIT_SHIFT;
+    return jf_map_bin_and_tag(&jf_malloc.map[unit]) >> JF_TAG_SHIFT;
+}
+
+static void put_or_flush(struct jf_cache *cache, unsigned number, const struct jf_slot *slot) {
+    struct jf_bin *bin = &cache->bins[number];
+    if (bin->top == bin->end)
+        flush(cache, number);
+    put(bin, slot->cell, slot->state);
+}
+
+/* Sends cells of one owner that another thread has freed. When the owner has more than enough that it does not come
+ * for, they are used here. */
+static void deliver(struct jf_cache *cache, unsigned number, const struct jf_slot *slots,
+                    size_t count) {
+    struct jf_cache *owner = owner_of(slots[0].cell);
+    struct chain chain = {0};
+    if (is_orphanage(owner)) {
+        for (size_t i = 0; i < count; i++)
+            send_home(cache, slots[i].cell, &chain);
+    } else if (owner == cache || !jf_transfer_send(&owner->mailbox, number, slots, count)) {
+        for (size_t i = 0; i < count; i++)
+            put_or_flush(cache, number, &slots[i]);
+    }
+    send_chain(&chain);
+}
+
+/* By the tags, without a look at spans, whose lines their owners write to. A cell that is sent to another than its
+ * owner, which has changed meanwhile, is in nobody's way there. */
+static void send_others(struct jf_cache *cache, unsigned number) {
+    struct jf_bin *others = &cache->others[number];
+    struct jf_slot *first = others->end - others_limit(number) + 1;
+    struct jf_slot slots[JF_PARCEL_SLOTS];
+    size_t left = (size_t)(others->top - first) + 1;
+    while (left != 0) {
+        uint32_t tag = tag_of(first->cell);
+        size_t count = 0;
+        size_t kept = 0;
+        for (size_t i = 0; i < left; i++) {
+            if (tag_of(first[i].cell) == tag)
+                slots[count++] = first[i];
+            else
+                first[kept++] = first[i];
+        }
+        left = kept;
+        others->top = first + left - 1;
+        deliver(cache, number, slots, count);
+    }
+}
+
+/* Whether there is room for another cell of others, which is made if need be. */
+static bool make_room_for_others(struct jf_cache *cache, unsigned number) {
+    if (cache->others[number].top == NULL && !add_others(cache))
+        return false;
+    if (cache->others[number].top == cache->others[number].end)
+        send_others(cache, number);
+    return true;
+}
+
+/* A cell of another's span does not go into a bin: handed out again here, it would leave two threads at work on
+ * one line of memory, that of its byte or its own, for good. */
 void jf_cache_put(struct jf_cache *cache, unsigned number, void *cell) {
     struct jf_bin *bin = &cache->bins[number];
+    bool others = number <= JF_CLASS_SMALL_LAST && !is_orphanage(cache) && owner_of(cell) != cache;
     begin(cache);
+    if (others && make_room_for_others(cache, number))
+        bin = &cache->others[number];
     /* of the orphanage others may take the room while memory is given back */
     while (bin->top == bin->end) {
         if (__atomic_load_n(&cache->inbox, __ATOMIC_RELAXED) != NULL)
@@ -377,7 +475,7 @@ static bool adopt(struct jf_cache *cache, unsigned number) {
     struct jf_span *span = orphanage->spans.partial[number];
     if (span != NULL) {
         remove_span(orphanage, span);
-        __atomic_store_n(&span->owner, cache, __ATOMIC_RELEASE);
+        jf_span_own(span, cache);
         add_span(cache, span, JF_SPAN_PARTIAL);
     }
     jf_os_mutex_unlock(&jf_malloc.mutex);
@@ -403,7 +501,7 @@ static bool add_fresh_span(struct jf_cache *cache, unsigned number) {
     unlock_central(cache);
     if (span == NULL)
         return false;
-    __atomic_store_n(&span->owner, cache, __ATOMIC_RELEASE);
+    jf_span_own(span, cache);
     add_span(cache, span, JF_SPAN_PARTIAL);
     span->steady = span->zero && number <= JF_CLASS_SMALL_LAST && grows_steadily(cache, number);
     return true;
@@ -436,10 +534,6 @@ static bool fill(struct jf_cache *cache, unsigned number, char **ret_fresh, bool
     }
 }
 
-static void *pop(struct jf_bin *bin) {
-    return (bin->top--)->cell;
-}
-
 void *jf_cache_take(struct jf_cache *cache, unsigned number, bool *ret_zero) {
     struct jf_bin *bin = &cache->bins[number];
     char *fresh = NULL;
@@ -447,7 +541,7 @@ void *jf_cache_take(struct jf_cache *cache, unsigned number, bool *ret_zero) {
     *ret_zero = false;
     begin(cache);
     if (bin->top->cell == NULL && number <= JF_CLASS_SMALL_LAST)
-        bin->top += jf_transfer_take(number, bin->top + 1);
+        bin->top += jf_transfer_receive(&cache->mailbox, number, bin->top + 1);
     if (bin->top->cell == NULL && __atomic_load_n(&cache->inbox, __ATOMIC_RELAXED) != NULL)
         empty_inbox(cache);
     if (bin->top->cell == NULL) {
@@ -466,21 +560,6 @@ void *jf_cache_take(struct jf_cache *cache, unsigned number, bool *ret_zero) {
 
 /* ------------------------------------------------------------------------------------- caches */
 
-/* Stacks for the bins of classes [first, end); false without memory. */
-static bool add_slots(struct jf_cache *cache, unsigned first, unsigned end_class) {
-    size_t count = 0;
-    for (unsigned number = first; number < end_class; number++)
-        count += bin_limit(number) + 1;
-    struct jf_slot *slots = jf_arena_meta_alloc(jf_malloc.arena, count * sizeof *slots);
-    if (slots == NULL)
-        return false;
-    for (unsigned number = first; number < end_class; number++) {
-        cache->bins[number] = (struct jf_bin){slots, slots + bin_limit(number)};
-        slots += bin_limit(number) + 1;
-    }
-    return true;
-}
-
 /* What is got for one that cannot be completed is used for the next. */
 static struct jf_cache *new_cache(void) {
     struct jf_cache *cache = jf_malloc.unfinished;
@@ -488,10 +567,14 @@ static struct jf_cache *new_cache(void) {
         cache = jf_arena_meta_alloc(jf_malloc.arena, sizeof *cache);
     jf_malloc.unfinished = cache;
     if (cache == NULL ||
-        (cache->bins[1].top == NULL && !add_slots(cache, 1, JF_CLASS_LINEAR + 1)) ||
-        !add_slots(cache, JF_CLASS_LINEAR + 1, JF_CLASSES))
+        (cache->bins[1].top == NULL &&
+         !add_slots(&cache->bins[1], 1, JF_CLASS_LINEAR, bin_limit)) ||
+        !add_slots(&cache->bins[JF_CLASS_LINEAR + 1], JF_CLASS_LINEAR + 1,
+                   JF_CLASS_LAST - JF_CLASS_LINEAR, bin_limit))
         return NULL;
     jf_malloc.unfinished = NULL;
+    size_t made = jf_malloc.caches_made++;
+    cache->tag = (uint32_t)(made == 0 ? 0 : 1 + (made - 1) % TAGS) << JF_TAG_SHIFT;
     return cache;
 }
 
@@ -501,6 +584,21 @@ static void empty_bin(struct jf_cache *cache, unsigned number, struct jf_cache *
     struct chain chain = {0};
     while (bin->top->cell != NULL)
         send_home(home, pop(bin), &chain);
+    send_chain(&chain);
+}
+
+/* Sends all cells home that others are to get or have sent. */
+static void empty_mail(struct jf_cache *cache, struct jf_cache *home) {
+    struct jf_slot slots[JF_PARCEL_SLOTS];
+    struct chain chain = {0};
+    for (unsigned number = 1; number <= JF_CLASS_SMALL_LAST; number++) {
+        size_t count;
+        for (count = jf_bin_count_of_others(cache, number); count != 0; count--)
+            send_home(home, pop(&cache->others[number]), &chain);
+        while ((count = jf_transfer_receive(&cache->mailbox, number, slots)) != 0)
+            for (size_t i = 0; i < count; i++)
+                send_home(home, slots[i].cell, &chain);
+    }
     send_chain(&chain);
 }
 
@@ -514,7 +612,7 @@ static void retire(struct jf_cache *cache) {
                 struct jf_span *span = *rings[i];
                 enum jf_span_place place = (enum jf_span_place)span->place;
                 remove_span(cache, span);
-                __atomic_store_n(&span->owner, orphanage, __ATOMIC_RELEASE);
+                jf_span_own(span, orphanage);
                 add_span(orphanage, span, place);
                 drop_if_empty(orphanage, span);
             }
@@ -522,6 +620,7 @@ static void retire(struct jf_cache *cache) {
     }
     for (unsigned number = 1; number < JF_CLASSES; number++)
         empty_bin(cache, number, orphanage);
+    empty_mail(cache, orphanage);
     send_list(orphanage, __atomic_exchange_n(&cache->inbox, NULL, __ATOMIC_ACQUIRE));
     send_list(orphanage, __atomic_exchange_n(&orphanage->inbox, NULL, __ATOMIC_ACQUIRE));
     cache->in_use = false;
@@ -604,24 +703,11 @@ static void drop_kept(struct jf_cache *cache, unsigned number) {
     unlock_central(cache);
 }
 
-/* Sends all cells that are on their way home. */
-static void empty_shelves(struct jf_cache *cache) {
-    struct jf_slot slots[JF_PARCEL_SLOTS];
-    struct chain chain = {0};
-    for (unsigned number = 1; number <= JF_CLASS_SMALL_LAST; number++) {
-        size_t count;
-        while ((count = jf_transfer_take(number, slots)) != 0)
-            for (size_t i = 0; i < count; i++)
-                send_home(cache, slots[i].cell, &chain);
-    }
-    send_chain(&chain);
-}
-
 void jf_cache_trim(struct jf_cache *cache) {
     begin(cache);
-    empty_shelves(cache);
     for (unsigned number = 1; number < JF_CLASSES; number++)
         empty_bin(cache, number, cache);
+    empty_mail(cache, cache);
     send_list(cache, __atomic_exchange_n(&cache->inbox, NULL, __ATOMIC_ACQUIRE));
     for (unsigned number = 1; number < JF_CLASSES; number++)
         drop_kept(cache, number);
@@ -668,6 +754,9 @@ bool jf_malloc_open(struct jf_arena *arena, unsigned mode) {
     jf_malloc.seal = (uintptr_t)jf_os_random() | 1; /* not 0: a cleared cell is not a free one */
     jf_malloc.mode = mode;
     jf_arena_set_young_limit(arena, YOUNG_BYTES);
+    jf_malloc.map_bias =
+        (uintptr_t)jf_malloc.map - (jf_malloc.base >> JF_UNIT_SHIFT) * sizeof *jf_malloc.map;
+    __atomic_store_n(&jf_malloc.window, jf_arena_size(arena), __ATOMIC_RELEASE);
     __atomic_store_n(&jf_malloc.units, jf_arena_size(arena) >> JF_UNIT_SHIFT, __ATOMIC_RELEASE);
     return true;
 }

@@ -150,19 +150,37 @@ static bool open_map(uintptr_t address) {
     return true;
 }
 
-static uint64_t map_word(unsigned number) {
-    uint64_t offset = number * sizeof(struct jf_bin);
-    uint64_t size = jf_class_size(number);
-    uint64_t reciprocal = number <= JF_CLASS_SMALL_LAST ? UINT32_MAX / size + 1 : 0;
-    return offset << JF_MAP_BIN_SHIFT | reciprocal;
+static struct jf_map_entry *map_entry(uintptr_t address) {
+    return &jf_malloc.map[(address - jf_malloc.base) >> JF_UNIT_SHIFT];
 }
 
-static void write_map(uintptr_t address, size_t units, uint64_t word, struct jf_span *span) {
+static uint32_t bin_offset(unsigned number) {
+    return (uint32_t)(offsetof(struct jf_cache, bins) + number * sizeof(struct jf_bin));
+}
+
+void jf_span_own(struct jf_span *span, struct jf_cache *owner) {
+    __atomic_store_n(&span->owner, owner, __ATOMIC_RELEASE);
+    __atomic_store_n(&map_entry(span->start)->bin, owner->tag | bin_offset(span->number),
+                     __ATOMIC_RELAXED);
+}
+
+static void clear_map(uintptr_t address, size_t units) {
     size_t first = (address - jf_malloc.base) >> JF_UNIT_SHIFT;
     for (size_t unit = first; unit < first + units; unit++) {
+        __atomic_store_n(&jf_malloc.spans[unit], NULL, __ATOMIC_RELEASE);
+        __atomic_store_n(&jf_malloc.map[unit].reciprocal, 0, __ATOMIC_RELEASE);
+    }
+}
+
+static void write_map(struct jf_span *span, size_t units) {
+    size_t first = (span->start - jf_malloc.base) >> JF_UNIT_SHIFT;
+    uint32_t reciprocal = span->number <= JF_CLASS_SMALL_LAST ? UINT32_MAX / span->size + 1 : 0;
+    for (size_t unit = first; unit < first + units; unit++) {
+        struct jf_map_entry *entry = &jf_malloc.map[unit];
         __atomic_store_n(&jf_malloc.spans[unit], span, __ATOMIC_RELEASE);
-        jf_malloc.map[unit].states = span != NULL ? span->states : NULL;
-        __atomic_store_n(&jf_malloc.map[unit].word, word, __ATOMIC_RELEASE);
+        entry->states = span->states;
+        __atomic_store_n(&entry->bin, bin_offset(span->number), __ATOMIC_RELAXED);
+        __atomic_store_n(&entry->reciprocal, reciprocal, __ATOMIC_RELEASE);
     }
 }
 
@@ -210,7 +228,7 @@ struct jf_span *jf_central_take(unsigned number) {
     segment->used |= mask;
     segment->dirty &= ~mask;
     end_change(segment);
-    write_map(span->start, units, map_word(number), span);
+    write_map(span, units);
     jf_malloc.span_count++;
     return span;
 }
@@ -262,7 +280,7 @@ void jf_central_give(struct jf_span *span) {
     uint32_t units = (uint32_t)(((uint64_t)1 << (size >> JF_UNIT_SHIFT)) - 1) << first;
     size_t touched = ((size_t)span->carved * span->size + JF_UNIT_SIZE - 1) >> JF_UNIT_SHIFT;
     uint32_t dirty = (uint32_t)(((uint64_t)1 << touched) - 1) << first;
-    write_map(span->start, size >> JF_UNIT_SHIFT, 0, NULL);
+    clear_map(span->start, size >> JF_UNIT_SHIFT);
     begin_change(segment);
     segment->used &= ~units;
     segment->dirty |= span->zero ? dirty : units;

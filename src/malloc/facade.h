@@ -5,24 +5,25 @@
  *   huge block: a chunk of its own
  *
  *   malloc:  size -> class -> bin of the thread's cache -> cell
- *   free:    address -> unit -> its word in the map -> bin of the thread's cache, whoever got the cell
+ *   free:    address -> unit -> its map entry -> bin of the thread's cache, or where it gathers cells of others
  *
- * A cell is  live (the program's), in a bin, in a parcel, in its span's free list, in an inbox, or never
- * carved. A byte for each cell, apart from it, says whether it is live: free looks there, so a cell freed twice
- * is found as long as it is free, wherever it lies, and without waiting for the cell's own line. Nor do bins
- * need the cells. Those in a free list or an inbox carry two words: `link`, the next one's address under a
+ * A cell is  live (the program's), in a bin, among others' cells that are to be sent, in a parcel, in its span's
+ * free list, in an inbox, or never carved. A byte for each cell, apart from it, says whether it is live: free looks
+ * there, so a cell freed twice is found as long as it is free, wherever it lies, and without waiting for the cell's
+ * own line. Nor do bins need the cells. Those in a free list or an inbox carry two words: `link`, the next one's address under a
  * secret key, and `check`, the link under another one. Who follows a link compares the two, so a write to a
  * freed cell cannot lead anywhere.
  *
- * Every span is owned by one cache. The owner alone touches its free list. A bin that is full sends the older
- * half of its cells away: when they are others', as a parcel, which any thread takes that looks for cells of the
- * class (transfer.h). Where there is no room for that, and else, they go home: into the spans that the cache
- * owns, and chains of the others with one compare-and-swap into their owner's inbox, which the owner empties
- * when it looks for cells. The cache of a thread that has ended waits as it is, idle, for the next thread. A
- * few may wait; the others, and any of them when a living thread is about to take a fresh span, give their
- * spans to one cache, the orphanage, where any thread takes them.
+ * Every span is owned by one cache. The owner alone touches its free list, and hands out its cells. What others
+ * free gathers apart from their bins and is sent to the owner's mailbox by parcels (transfer.h), from which it
+ * fills its bins. (A sleeping owner is sent so much, and no more: what is above that goes into bins of others.) A
+ * bin that is full sends the older half of its cells home: into the spans that the cache owns, and chains of the
+ * others with one compare-and-swap into their owner's inbox, which the owner empties when it looks for cells. The
+ * cache of a thread that has ended waits as it is, idle, for the next thread. A few may wait; the others, and any of
+ * them when a living thread is about to take a fresh span, give their spans to one cache, the orphanage, where any
+ * thread takes them.
  *
- *   span.carved - span.free_count = cells that are live, in bins, in parcels or in inboxes
+ *   span.carved - span.free_count = cells that are live, in bins, to be sent, in parcels or in inboxes
  *
  * Locks: the central mutex guards segments, the orphanage and the list of caches; the arena's comes after
  * it. A cache is its thread's alone; `busy` is set while its lists are being changed, so that the child of
@@ -38,7 +39,8 @@ enum {
     JF_SEGMENT_ORDER =
         4, /* as a region of the handle heap: each takes up the other's memory as it is */
     JF_SEGMENT_UNITS = 1 << JF_SEGMENT_ORDER,
-    JF_MAP_BIN_SHIFT = 32,  /* map word: offset of the bin in the cache, above the reciprocal */
+    JF_TAG_SHIFT = 16, /* the owner's tag in a map entry, above the offset of the bin */
+    JF_PARCEL_SLOTS = 125,
     JF_MAP_STEP_SHIFT = 12, /* log2 of the units whose part of the map is made writable at once */
     JF_MAP_STEPS = 4096,
 };
@@ -46,8 +48,9 @@ enum {
 
 /* What free has to know of a unit: all zero unless it is in a span. */
 struct jf_map_entry {
-    uint64_t
-        word; /* of small classes: the reciprocal of the cell size; the offset of the bin in a cache */
+    /* Of the cell size, in 2^-32ths, rounded up; 0 for medium classes; atomic. */
+    uint32_t reciprocal;
+    uint32_t bin;    /* its offset in a cache, and the tag of the span's owner; atomic */
     uint8_t *states; /* a byte for each cell of the span: JF_CELL_LIVE, JF_CELL_AREA or 0 */
 };
 
@@ -102,13 +105,27 @@ struct jf_spans {
     struct jf_span *full[JF_CLASSES];
 };
 
+struct jf_parcel; /* transfer.c */
+
+/* Parcels of small cells that others have sent to a cache; atomic. */
+struct jf_mailbox {
+    struct jf_parcel *parcels[JF_CLASS_SMALL_LAST + 1]; /* by class */
+    size_t cells, bytes;
+};
+
 struct jf_quarantine; /* hardened.h */
 struct jf_profile;    /* profile.h */
 
 struct jf_cache {
+    /* As in map entries. More than 65535 caches share tags, which takes cells to another's bins but does no other
+     * harm. */
+    uint32_t tag;
     struct jf_bin bins[JF_CLASSES];
-    struct jf_cell *inbox; /* cells that others have freed; atomic */
-    uint32_t busy;
+    struct jf_bin others[JF_CLASS_SMALL_LAST + 1]; /* cells of other caches' spans, on their way */
+    /* Cells sent home without a parcel; atomic. */
+    struct jf_cell *inbox __attribute__((aligned(64)));
+    struct jf_mailbox mailbox;
+    uint32_t busy __attribute__((aligned(64)));
     bool in_use;           /* a living thread has it; central mutex */
     bool idle;             /* an ended thread has left it as it was; central mutex */
     struct jf_cache *next; /* all caches; central mutex */
@@ -150,6 +167,8 @@ struct jf_malloc {
     uintptr_t base;
     size_t units;             /* of the window; 0 until the start */
     struct jf_map_entry *map; /* by unit */
+    size_t window;            /* its bytes; 0 until the start */
+    uintptr_t map_bias;       /* where the entry of a unit at address 0 would be */
     uintptr_t key;
     uintptr_t seal;
 
@@ -173,6 +192,7 @@ struct jf_malloc {
     struct jf_cache *caches;
     struct jf_cache *unfinished; /* got, but for its bins */
     struct jf_cache *orphanage;
+    size_t caches_made;
     size_t idle_caches; /* read by anybody */
     size_t segment_count, span_count, empty_segments;
     size_t used_units, dirty_units; /* of all segments */
@@ -195,8 +215,9 @@ static inline size_t jf_malloc_units(void) {
 /* Offset of the bin in a cache, by size / 16, rounded up. */
 extern const uint16_t jf_bin_of[JF_SMALL_MAX / 16 + 1] __attribute__((visibility("hidden")));
 
-/* Cells in a bin, and how many it may hold. */
+/* Cells in a bin, and those of other caches that are to be sent. */
 size_t jf_bin_count(const struct jf_cache *cache, unsigned number);
+size_t jf_bin_count_of_others(const struct jf_cache *cache, unsigned number);
 
 /* What stands for a cache where there is none: every bin is empty and takes nothing. */
 extern const struct jf_cache jf_cache_none __attribute__((visibility("hidden")));
@@ -208,6 +229,8 @@ bool jf_malloc_open(struct jf_arena *arena, unsigned mode);
 
 /* A span of the class, owned by nobody yet; NULL when there is no memory. */
 struct jf_span *jf_central_take(unsigned number);
+/* Makes a cache the owner of a span. The old owner, or with the central mutex held. */
+void jf_span_own(struct jf_span *span, struct jf_cache *owner);
 /* Gives back a span with no cell in use. */
 void jf_central_give(struct jf_span *span);
 /* Fetches the pages of a steady span up to `end` bytes from its start, and a few more. Its owner; no mutex. */
@@ -224,7 +247,7 @@ struct jf_cache *jf_cache_get(void);
 /* A cell of the class from a bin that may be empty; NULL when there is no memory. *ret_zero: it reads as
  * zero. */
 void *jf_cache_take(struct jf_cache *cache, unsigned number, bool *ret_zero);
-/* Puts a cell, whose class is `number`, into its bin. */
+/* Puts a cell, whose class is `number`, into its bin, or where cells of others go. */
 void jf_cache_put(struct jf_cache *cache, unsigned number, void *cell);
 /* The same without a cache, for threads that have ended and when there is no memory for a cache. */
 void *jf_orphan_take(unsigned number, bool *ret_zero);

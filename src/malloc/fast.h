@@ -31,18 +31,35 @@ static inline bool jf_cell_is_free(const struct jf_cell *cell) {
     return (cell->link ^ cell->check) == jf_malloc.seal;
 }
 
-/* The word of a unit, 0 unless it is in a span: the offset of the bin in a cache, and for small cells in the
- * low half the reciprocal of their size in 2^-32ths, rounded up, 0 for others. */
-static inline uint64_t jf_map_word(size_t unit) {
-    return __atomic_load_n(&jf_malloc.map[unit].word, __ATOMIC_RELAXED);
+/* Of the unit that an address in the window lies in, without waiting for where the window begins. */
+static inline const struct jf_map_entry *jf_map_entry_of(const void *address) {
+    _Static_assert(sizeof(struct jf_map_entry) == 16, "16 bytes for each unit");
+    uintptr_t offset = (uintptr_t)address >> (JF_UNIT_SHIFT - 4) & ~(uintptr_t)15;
+    return (const struct jf_map_entry *)(jf_malloc.map_bias + offset);
 }
 
-/* The number of a small cell in its span: a division by multiplication with the reciprocal, whose low half
- * tells multiples (Lemire, Kaser, Kurz: "Faster remainder by direct computation", 2019). */
-static inline uint32_t jf_map_divide(uint64_t word, uintptr_t address, bool *ret_exact) {
-    uint64_t product = (address & (JF_UNIT_SIZE - 1)) * (uint32_t)word;
-    *ret_exact = (uint32_t)product < (uint32_t)word;
-    return (uint32_t)(product >> 32);
+static inline uint32_t jf_map_reciprocal(const struct jf_map_entry *entry) {
+    return __atomic_load_n(&entry->reciprocal, __ATOMIC_RELAXED);
+}
+
+static inline uint32_t jf_map_bin_and_tag(const struct jf_map_entry *entry) {
+    return __atomic_load_n(&entry->bin, __ATOMIC_RELAXED);
+}
+
+/* The offset of the bin in a cache. */
+static inline size_t jf_map_bin(const struct jf_map_entry *entry) {
+    return (uint16_t)jf_map_bin_and_tag(entry);
+}
+
+/* A division by multiplication with the reciprocal: the high half is the number of the small cell in its span that
+ * holds an address, and the low half tells whether it starts there (Lemire, Kaser, Kurz: "Faster remainder by direct
+ * computation", 2019). */
+static inline uint64_t jf_map_divide(uint32_t reciprocal, uintptr_t address) {
+    return (address & (JF_UNIT_SIZE - 1)) * reciprocal;
+}
+
+static inline bool jf_map_is_exact(uint32_t reciprocal, uint64_t product) {
+    return (uint32_t)product < reciprocal;
 }
 
 /* A small cell from the thread's bin, or NULL. */
@@ -64,19 +81,29 @@ static inline void *jf_fast_malloc_bytes(size_t size) {
     return RM_LIKELY(cell != NULL) ? cell : jf_malloc_slow(size);
 }
 
-/* False when the pointer is to take the slow path. */
-static inline bool jf_fast_put(struct jf_cache *cache, void *pointer) {
-    size_t units = jf_malloc_units();
-    size_t unit = ((uintptr_t)pointer - jf_malloc.base) >> JF_UNIT_SHIFT;
-    if (!RM_LIKELY(unit < units))
+enum { JF_ANY_BIN = 0 };
+
+/* False when the pointer is to take the slow path, and when the block is not of the bin that is expected. */
+static inline bool jf_fast_put(struct jf_cache *cache, void *pointer, size_t expected_bin) {
+    size_t window = __atomic_load_n(&jf_malloc.window, __ATOMIC_ACQUIRE);
+    if (!RM_LIKELY((uintptr_t)pointer - jf_malloc.base < window))
         return false;
-    uint64_t word = jf_map_word(unit);
-    bool exact;
-    uint32_t number = jf_map_divide(word, (uintptr_t)pointer, &exact);
-    if (!RM_LIKELY(exact))
+    const struct jf_map_entry *entry = jf_map_entry_of(pointer);
+    uint32_t reciprocal = jf_map_reciprocal(entry);
+    uint64_t product = jf_map_divide(reciprocal, (uintptr_t)pointer);
+    if (!RM_LIKELY(jf_map_is_exact(reciprocal, product)))
         return false;
-    uint8_t *state = &jf_malloc.map[unit].states[number];
-    struct jf_bin *bin = jf_bin_at(cache, word >> JF_MAP_BIN_SHIFT);
+    size_t offset = jf_map_bin_and_tag(entry) ^ cache->tag;
+    if (!RM_LIKELY(expected_bin != JF_ANY_BIN ? offset == expected_bin
+                                              : offset < (size_t)1 << JF_TAG_SHIFT)) {
+        offset = jf_map_bin(entry); /* of another cache's span */
+        if (expected_bin != JF_ANY_BIN && offset != expected_bin)
+            return false;
+        offset += offsetof(struct jf_cache, others) - offsetof(struct jf_cache, bins);
+        __asm__("" : "+r"(offset)); /* a branch: to select would make all frees wait */
+    }
+    uint8_t *state = entry->states + (product >> 32);
+    struct jf_bin *bin = jf_bin_at(cache, offset);
     struct jf_slot *slot = bin->top;
     if (!RM_LIKELY(*state == JF_CELL_LIVE && slot != bin->end))
         return false;
@@ -90,7 +117,7 @@ static inline bool jf_fast_put(struct jf_cache *cache, void *pointer) {
 }
 
 static inline void jf_fast_free(void *pointer, const char *call) {
-    if (!RM_LIKELY(jf_fast_put(jf_cache_front, pointer)) && pointer != NULL)
+    if (!RM_LIKELY(jf_fast_put(jf_cache_front, pointer, JF_ANY_BIN)) && pointer != NULL)
         jf_free_slow(pointer, call);
 }
 

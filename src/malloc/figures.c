@@ -2,7 +2,6 @@
 #include "malloc/figures.h"
 
 #include "base/line.h"
-#include "malloc/transfer.h"
 
 static size_t load(const uint32_t *count) {
     return __atomic_load_n(count, __ATOMIC_RELAXED);
@@ -31,8 +30,7 @@ static void add_segment(struct jf_figures *figures, const struct jf_segment *seg
     }
 }
 
-static void add_cached(struct jf_figures *figures, unsigned number, size_t cells) {
-    size_t bytes = cells * jf_class_size(number);
+static void add_cached(struct jf_figures *figures, size_t cells, size_t bytes) {
     if (cells > figures->blocks || bytes > figures->used)
         return;
     figures->cached_cells += cells;
@@ -41,10 +39,18 @@ static void add_cached(struct jf_figures *figures, unsigned number, size_t cells
     figures->used -= bytes;
 }
 
+static void add_cells(struct jf_figures *figures, unsigned number, size_t cells) {
+    add_cached(figures, cells, cells * jf_class_size(number));
+}
+
 /* Cells in bins and parcels are no blocks of the program. Those in inboxes are counted as such. */
 static void add_cache(struct jf_figures *figures, const struct jf_cache *cache) {
     for (unsigned number = 1; number < JF_CLASSES; number++)
-        add_cached(figures, number, jf_bin_count(cache, number));
+        add_cells(figures, number, jf_bin_count(cache, number));
+    for (unsigned number = 1; number <= JF_CLASS_SMALL_LAST; number++)
+        add_cells(figures, number, jf_bin_count_of_others(cache, number));
+    add_cached(figures, __atomic_load_n(&cache->mailbox.cells, __ATOMIC_RELAXED),
+               __atomic_load_n(&cache->mailbox.bytes, __ATOMIC_RELAXED));
     figures->threads += cache->in_use;
 }
 
@@ -59,8 +65,6 @@ void jf_figures_take(struct jf_figures *ret_figures) {
     for (const struct jf_cache *cache = jf_malloc.caches; cache != NULL; cache = cache->next)
         add_cache(ret_figures, cache);
     add_cache(ret_figures, jf_malloc.orphanage);
-    for (unsigned number = 1; number <= JF_CLASS_SMALL_LAST; number++)
-        add_cached(ret_figures, number, jf_transfer_count(number));
     ret_figures->kept = jf_malloc.dirty_units << JF_UNIT_SHIFT;
     jf_os_mutex_unlock(&jf_malloc.mutex);
     ret_figures->kept += jf_arena_dirty(jf_malloc.arena);

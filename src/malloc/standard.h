@@ -48,11 +48,8 @@ static inline void *jf_standard_pvalloc(size_t size) {
 
 /* The hot form of free with a size. */
 static inline void jf_fast_free_sized(void *pointer, size_t size, const char *call) {
-    size_t units = jf_malloc_units();
-    size_t unit = ((uintptr_t)pointer - jf_malloc.base) >> JF_UNIT_SHIFT;
-    if (RM_LIKELY(size <= JF_SMALL_MAX && unit < units) &&
-        RM_LIKELY(jf_map_word(unit) >> JF_MAP_BIN_SHIFT == jf_bin_of[(size + 15) / 16]) &&
-        RM_LIKELY(jf_fast_put(jf_cache_front, pointer)))
+    if (RM_LIKELY(size <= JF_SMALL_MAX) &&
+        RM_LIKELY(jf_fast_put(jf_cache_front, pointer, jf_bin_of[(size + 15) / 16])))
         return;
     jf_malloc_free_sized(pointer, 1, size, call);
 }
