@@ -42,7 +42,7 @@ class Bins : public testing::Test {
     }
     unsigned in_bin(size_t size) {
         jf_share *share = jf_thread_share(jf_thread_get(heap.window()), heap.get());
-        return share->bins.count[jf_bins_of_size(size)];
+        return share->bins.of[jf_bins_of_size(size)].count;
     }
 
     GrowingHeap heap;
@@ -234,7 +234,7 @@ TEST_F(Bins, CheckedHeapsHaveNone) {
     free_all(handles);
     jf_thread *thread = jf_thread_get(checked.window());
     jf_share *share = jf_thread_share(thread, checked.get());
-    EXPECT_EQ(share->bins.count[jf_bins_of_size(64)], 0);
+    EXPECT_EQ(share->bins.of[jf_bins_of_size(64)].count, 0u);
     EXPECT_EQ(checked.grow().depot->blocks, 0u);
 }
 

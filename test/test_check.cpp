@@ -346,10 +346,11 @@ TEST_F(CheckGrowing, Rule16BinThatLosesOrConfusesBlocks) {
     size_t bin = jf_bins_of_size(100);
     if (JF_MARK_ACTIVE)
         GTEST_SKIP() << "no bins";
-    ASSERT_GT(share->bins.count[bin], 2);
-    uint32_t *slot = share->bins.slot[bin];
+    jf_block_bin &waiting = share->bins.of[bin];
+    ASSERT_GT(waiting.count, 2u);
+    uint32_t *slot = waiting.slot;
     {
-        Broken lost(share->bins.count[bin], static_cast<uint8_t>(share->bins.count[bin] - 1));
+        Broken lost(waiting.count, waiting.count - 1);
         expect_fault(heap, 16, "bins");
     }
     {
@@ -361,11 +362,11 @@ TEST_F(CheckGrowing, Rule16BinThatLosesOrConfusesBlocks) {
         expect_fault(heap, 16, "bins");
     }
     {
-        Broken count(share->bins.count[bin - 1], uint8_t{1});
-        Broken other_stride(share->bins.slot[bin - 1][0], slot[0]);
+        Broken count(share->bins.of[bin - 1].count, uint32_t{1});
+        Broken other_stride(share->bins.of[bin - 1].slot[0], slot[0]);
         expect_fault(heap, 16, "bins");
     }
-    Broken count(share->bins.count[bin], uint8_t{JF_BIN_BLOCKS + 1});
+    Broken count(waiting.count, uint32_t{JF_BIN_BLOCKS + 1});
     expect_fault(heap, 16, "bins");
 }
 

@@ -39,7 +39,7 @@ bool is_near(rmhandle_t handle) {
 
 unsigned in_bin(rmhandle_t of_heap, size_t size) {
     const jf_heap *heap = reinterpret_cast<jf_heap *>(rmheap_of(of_heap));
-    return jf_thread_share(thread_of(of_heap), heap)->bins.count[jf_bins_of_size(size)];
+    return jf_thread_share(thread_of(of_heap), heap)->bins.of[jf_bins_of_size(size)].count;
 }
 
 TEST_F(Fast, ABlockThatIsFreedIsTheNextToBeGivenOutWhileTheHeapIsSmall) {
@@ -71,7 +71,7 @@ TEST_F(Fast, BlocksThatABinDoesNotTakeGoElsewhere) {
                       CHILD_EXPECT(handles.size() == 200);
                       for (rmhandle_t handle : handles)
                           rmfree(handle);
-                      CHILD_EXPECT(in_bin(kept, 24) <= jf_bins_room[jf_bins_of_size(24)]);
+                      CHILD_EXPECT(in_bin(kept, 24) <= JF_BIN_BLOCKS);
                       CHILD_EXPECT(rmcheck(nullptr) == 0);
                   }
                   return 0;

@@ -294,12 +294,25 @@ static bool check_waiting(struct jf_inspection *inspection, const uint32_t *inde
 static bool check_bins(struct jf_inspection *inspection, const struct jf_bins *bins,
                        uint64_t *hash) {
     for (unsigned bin = 0; bin < JF_BINS; bin++) {
-        if (bins->count[bin] > JF_BIN_BLOCKS)
-            return jf_rule_broken(inspection, JF_RULE_BINS, 0, (uintptr_t)&bins->count[bin]);
-        if (!check_waiting(inspection, bins->slot[bin], bins->count[bin], bin, hash))
+        const struct jf_block_bin *each = &bins->of[bin];
+        if (each->count > each->room || each->room > JF_BIN_BLOCKS)
+            return jf_rule_broken(inspection, JF_RULE_BINS, 0, (uintptr_t)each);
+        if (!check_waiting(inspection, each->slot, each->count, bin, hash))
             return false;
     }
     return true;
+}
+
+/* The block at the thread's hand, if it is one of this heap. */
+static bool check_kept(struct jf_inspection *inspection, const struct jf_thread *thread,
+                       uint64_t *hash) {
+    if (thread->kept_bin == 0)
+        return true;
+    uint32_t index = jf_space_index(inspection->heap->space, thread->kept);
+    jf_word header = waiting_header(inspection, index);
+    if (header == 0 && !inspection->heap->is_default)
+        return true;
+    return check_waiting(inspection, &index, 1, (unsigned)thread->kept_bin, hash);
 }
 
 static bool check_depot(struct jf_inspection *inspection, uint64_t *hash) {
@@ -325,6 +338,8 @@ bool jf_rule_bins(struct jf_inspection *inspection) {
         for (uint32_t i = 0; i < thread->ring_count; i++)
             if (jf_header_index(waiting_header(inspection, thread->ring[i])) == thread->ring[i])
                 hash += jf_walk_hash(thread->ring[i]);
+        if (!check_kept(inspection, thread, &hash))
+            return false;
         const struct jf_share *share = jf_thread_share(thread, inspection->heap);
         if (share != NULL && !check_bins(inspection, &share->bins, &hash))
             return false;

@@ -12,17 +12,12 @@ enum {
     MUCH_SHIFT = 9
 }; /* bins that keep more than this share of their heap are in a compaction's way */
 
-const uint8_t jf_bins_room[JF_BINS] = {
-#define ROOM(bin)                                                                                  \
-    (uint8_t)(JF_BIN_BYTES / JF_GRAIN / (bin) < JF_BIN_BLOCKS ? JF_BIN_BYTES / JF_GRAIN / (bin)    \
-                                                              : JF_BIN_BLOCKS)
-#define ROOM_4(bin) ROOM(bin), ROOM((bin) + 1), ROOM((bin) + 2), ROOM((bin) + 3)
-#define ROOM_16(bin) ROOM_4(bin), ROOM_4((bin) + 4), ROOM_4((bin) + 8), ROOM_4((bin) + 12)
-    0, ROOM_16(1), ROOM_16(17), ROOM_16(33), ROOM_16(49),
-#undef ROOM
-#undef ROOM_4
-#undef ROOM_16
-};
+void jf_bins_init(struct jf_bins *bins) {
+    for (unsigned bin = 1; bin < JF_BINS; bin++) {
+        unsigned most = JF_BIN_BYTES / JF_GRAIN / bin;
+        bins->of[bin].room = most < JF_BIN_BLOCKS ? most : JF_BIN_BLOCKS;
+    }
+}
 
 static inline jf_word load_word(const jf_word *table, uint32_t index) {
     return __atomic_load_n(&table[index], __ATOMIC_RELAXED);
@@ -105,12 +100,15 @@ void jf_thread_bury(struct jf_thread *thread, uint32_t index) {
 
 static void empty_bins(struct jf_thread *thread, struct jf_bins *bins) {
     for (unsigned bin = 0; bin < JF_BINS; bin++) {
-        bury_all(thread, bins->slot[bin], bins->count[bin]);
-        bins->count[bin] = 0;
+        bury_all(thread, bins->of[bin].slot, bins->of[bin].count);
+        bins->of[bin].count = 0;
     }
 }
 
 void jf_thread_drain(struct jf_thread *thread) {
+    if (thread->kept_bin != 0)
+        jf_thread_bury(thread, jf_space_index(thread->table->space, thread->kept));
+    thread->kept_bin = 0;
     bury_all(thread, thread->ring, thread->ring_count);
     thread->ring_count = 0;
     for (uint32_t id = 0; id < thread->share_count; id++)
@@ -121,13 +119,13 @@ void jf_thread_drain(struct jf_thread *thread) {
 static size_t bytes_in(const struct jf_bins *bins) {
     size_t grains = 0;
     for (unsigned bin = 0; bin < JF_BINS; bin++)
-        grains += (size_t)bins->count[bin] * bin;
+        grains += (size_t)bins->of[bin].count * bin;
     return grains * JF_GRAIN;
 }
 
 bool jf_thread_drain_much(struct jf_thread *thread) {
     const struct jf_window *window = thread->window;
-    bool left = thread->ring_count != 0;
+    bool left = thread->ring_count != 0 || thread->kept_bin != 0;
     for (uint32_t id = 0; id < thread->share_count; id++) {
         const struct jf_share *share = thread->shares[id];
         size_t bytes = share != NULL ? bytes_in(&share->bins) : 0;
@@ -168,36 +166,31 @@ static bool is_near(const struct jf_heap *heap) {
 
 void jf_thread_judge_near(struct jf_thread *thread, const struct jf_heap *heap) {
     struct jf_share *share = jf_thread_share(thread, heap);
-    bool near = share != NULL && sole_heap(thread->window) == heap &&
-                bins_of(thread, heap) != NULL && is_near(heap);
-    if (near)
+    bool sole = share != NULL && sole_heap(thread->window) == heap && bins_of(thread, heap) != NULL;
+    if (sole)
         share->heap = heap;
-    __atomic_store_n(&thread->near_share, near ? share : NULL, __ATOMIC_RELAXED);
+    __atomic_store_n(&thread->sole_share, sole ? share : NULL, __ATOMIC_RELAXED);
+    __atomic_store_n(&thread->near_share, sole && is_near(heap) ? share : NULL, __ATOMIC_RELAXED);
 }
 
 /* Makes room in a full bin: its older half, which is least likely to be in the cache, goes to the depot, or
  * dies. */
 static void thin_out(struct jf_thread *thread, struct jf_heap *heap, struct jf_bins *bins,
-                     size_t bin) {
-    unsigned count = bins->count[bin];
-    unsigned half = jf_depot_give(heap, bins, bin);
+                     size_t number) {
+    struct jf_block_bin *bin = &bins->of[number];
+    unsigned half = jf_depot_give(heap, bins, number);
     if (half == 0) {
-        half = count / 2;
-        bury_all(thread, bins->slot[bin], half);
+        half = bin->count / 2;
+        bury_all(thread, bin->slot, half);
     }
-    memmove(bins->slot[bin], bins->slot[bin] + half, (count - half) * sizeof bins->slot[bin][0]);
-    bins->count[bin] = (uint8_t)(count - half);
+    bin->count -= half;
+    memmove(bin->slot, bin->slot + half, bin->count * sizeof bin->slot[0]);
 }
 
 /* Puts a block into its bin; false when there is no room. */
 static inline bool keep(struct jf_bins *bins, uint32_t index, uintptr_t at) {
     size_t bin = jf_header_load_low(at) >> 12;
-    if (!RM_LIKELY(bin < JF_BINS && bins->count[bin] < jf_bins_room[bin]))
-        return false;
-    unsigned count = bins->count[bin];
-    bins->slot[bin][count] = index;
-    bins->count[bin] = (uint8_t)(count + 1);
-    return true;
+    return RM_LIKELY(bin < JF_BINS) && jf_bin_push(&bins->of[bin], index);
 }
 
 /* Puts a block into its bin, after room was made, or buries it if its stride has none. */

@@ -87,8 +87,7 @@ static inline void jf_header_store(uintptr_t address, jf_word header) {
     jf_mark_store((jf_word *)address, header);
 }
 
-/* The low half of a header, all of it but the index; and a header changed but for its index, which `header` has
- * too. Not for memory that a debugger watches. */
+/* The low half of a header, all of it but the index. Not for memory that a debugger watches. */
 static inline uint32_t jf_header_load_low(uintptr_t address) {
 #if JF_LITTLE_ENDIAN
     return __atomic_load_n((const uint32_t *)address, __ATOMIC_RELAXED);
@@ -97,11 +96,11 @@ static inline uint32_t jf_header_load_low(uintptr_t address) {
 #endif
 }
 
-static inline void jf_header_store_low(uintptr_t address, jf_word header) {
+static inline void jf_header_store_low(uintptr_t address, uint32_t low) {
 #if JF_LITTLE_ENDIAN
-    __atomic_store_n((uint32_t *)address, (uint32_t)header, __ATOMIC_RELEASE);
+    __atomic_store_n((uint32_t *)address, low, __ATOMIC_RELEASE);
 #else
-    jf_header_store(address, header);
+    jf_header_store(address, jf_header_load(address) >> 32 << 32 | low);
 #endif
 }
 

@@ -18,7 +18,7 @@ static bool has_room(struct jf_heap *heap, size_t bytes) {
 
 unsigned jf_depot_give(struct jf_heap *heap, const struct jf_bins *bins, size_t bin) {
     struct jf_depot *depot = depot_of(heap);
-    unsigned count = bins->count[bin] / 2u;
+    unsigned count = bins->of[bin].count / 2;
     if (count > JF_BATCH_ROOM)
         count = JF_BATCH_ROOM;
     size_t bytes = count * bin * JF_GRAIN;
@@ -29,7 +29,7 @@ unsigned jf_depot_give(struct jf_heap *heap, const struct jf_bins *bins, size_t 
                                  : NULL;
     if (batch != NULL) {
         batch->count = count;
-        memcpy(batch->index, bins->slot[bin], count * sizeof batch->index[0]);
+        memcpy(batch->index, bins->of[bin].slot, count * sizeof batch->index[0]);
         batch->next = depot->first[bin];
         __atomic_store_n(&depot->first[bin], batch, __ATOMIC_RELAXED);
         depot->bytes += bytes;
@@ -60,8 +60,8 @@ bool jf_depot_take(struct jf_heap *heap, struct jf_bins *bins, size_t bin) {
     jf_os_mutex_unlock(&heap->mutex);
     if (batch == NULL)
         return false;
-    memcpy(bins->slot[bin], batch->index, batch->count * sizeof batch->index[0]);
-    bins->count[bin] = (uint8_t)batch->count;
+    memcpy(bins->of[bin].slot, batch->index, batch->count * sizeof batch->index[0]);
+    bins->of[bin].count = batch->count;
     jf_arena_meta_free(heap->u.grow.window->arena, batch, sizeof *batch);
     return true;
 }

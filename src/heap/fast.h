@@ -48,15 +48,22 @@ static inline bool jf_fast_enter(struct jf_thread *thread) {
     return false;
 }
 
-/* Gives out a block of a bin. The thread is inside; or `single`, the only one there is. */
-static inline bool jf_fast_pop(struct jf_share *share, size_t size, bool single,
-                               rmhandle_t *ret_handle) {
-    size_t bin = jf_bins_of_size(size);
-    unsigned count = share->bins.count[bin];
-    if (!RM_LIKELY(count != 0))
-        return false;
-    *ret_handle =
-        jf_bins_pop(&share->bins, bin, count, size, JF_FAST(table), JF_FAST(base), single);
+/* Gives out the block at hand or one of a bin. The thread is inside; or `single`, the only one there is. */
+static inline bool jf_fast_pop(struct jf_thread *thread, struct jf_share *share, size_t size,
+                               bool single, rmhandle_t *ret_handle) {
+    size_t number = jf_bins_of_size(size);
+    jf_word *entry;
+    if (thread->kept_bin == number) {
+        entry = thread->kept;
+        thread->kept_bin = 0;
+    } else {
+        struct jf_block_bin *bin = &share->bins.of[number];
+        if (!RM_LIKELY(bin->count != 0))
+            return false;
+        entry = (jf_word *)JF_FAST(table) + jf_bin_pop(bin);
+    }
+    thread->last = entry;
+    *ret_handle = jf_bins_give_out(entry, size, JF_FAST(base), single);
     return true;
 }
 
@@ -70,10 +77,10 @@ static inline bool jf_fast_malloc(size_t size, rmhandle_t *ret_handle) {
     if (!RM_LIKELY(share != NULL))
         return false;
     if (jf_is_single_threaded())
-        return jf_fast_pop(share, size, true, ret_handle);
+        return jf_fast_pop(thread, share, size, true, ret_handle);
     if (!RM_LIKELY(jf_fast_enter(thread)))
         return false;
-    bool done = jf_fast_pop(share, size, false, ret_handle);
+    bool done = jf_fast_pop(thread, share, size, false, ret_handle);
     jf_thread_leave(thread);
     return done;
 }
@@ -125,26 +132,26 @@ static inline enum jf_fast_freed jf_fast_push(struct jf_thread *thread, jf_word 
                                               jf_word word, uint32_t index, bool single) {
     /* the count is 0 and the state LIVE: only a generation that comes round changes the bit above it */
     jf_word freed = word + JF_ENTRY_GENERATION_ONE + (JF_ENTRY_PENDING - JF_ENTRY_LIVE);
-    struct jf_share *share = __atomic_load_n(&thread->near_share, __ATOMIC_RELAXED);
     if (!RM_LIKELY((freed & JF_ENTRY_COUNT_ONE) == 0) ||
         !RM_LIKELY(jf_word_compare_swap_if(entry, &word, freed, single)))
         return JF_FAST_NOT_FREED;
     jf_fence_release(); /* as after a move: who reads without a lock sees the end before what comes next */
     uintptr_t at = JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE;
+    if (thread->last == entry && thread->kept_bin == 0 &&
+        __atomic_load_n(&thread->sole_share, __ATOMIC_RELAXED) != NULL) {
+        /* its header is in the cache; the block may have another stride than when it was given out */
+        size_t bin = jf_header_load_low(at) >> 12;
+        if (RM_LIKELY(bin < JF_BINS)) {
+            thread->kept = entry;
+            thread->kept_bin = bin;
+            return JF_FAST_FREED;
+        }
+    }
+    struct jf_share *share = __atomic_load_n(&thread->near_share, __ATOMIC_RELAXED);
     if (share != NULL) {
         size_t bin = jf_header_load_low(at) >> 12;
-        /* What follows need not wait for the header then: the processor foresees that they are the same. */
-        size_t likely = share->bins.last_bin, same = likely;
-        __asm__("" : "+r"(same));
-        if (share->bins.last == entry && bin == same) {
-            __asm__ volatile("");
-            bin = likely;
-        }
-        if (!RM_LIKELY(bin < JF_BINS && share->bins.count[bin] < jf_bins_room[bin]))
+        if (!RM_LIKELY(bin < JF_BINS && jf_bin_push(&share->bins.of[bin], index)))
             return JF_FAST_BIN_FULL;
-        unsigned count = share->bins.count[bin];
-        share->bins.slot[bin][count] = index;
-        share->bins.count[bin] = (uint8_t)(count + 1);
         return JF_FAST_FREED;
     }
     /* its header is wanted when the ring is emptied */

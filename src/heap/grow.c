@@ -434,13 +434,13 @@ static rmhandle_t reuse(struct jf_thread *thread, struct jf_heap *heap, size_t s
     if (share == NULL)
         return NULL;
     jf_thread_enter(thread);
-    if (share->bins.count[bin] != 0 || jf_depot_take(heap, &share->bins, bin)) {
-        unsigned count = share->bins.count[bin];
+    if (share->bins.of[bin].count != 0 || jf_depot_take(heap, &share->bins, bin)) {
+        uint32_t index = jf_bin_pop(&share->bins.of[bin]);
         /* while nobody can move it */
         if (zero)
-            jf_mark_fill((void *)waiting_payload(space, share->bins.slot[bin][count - 1]), 0, size);
-        handle = jf_bins_pop(&share->bins, bin, count, size, space->table, space->base,
-                             jf_is_single_threaded());
+            jf_mark_fill((void *)waiting_payload(space, index), 0, size);
+        handle = jf_bins_give_out(jf_space_entry(space, index), size, space->base,
+                                  jf_is_single_threaded());
     }
     jf_thread_leave(thread);
     return handle;

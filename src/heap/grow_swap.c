@@ -46,8 +46,8 @@ static bool take_place(const struct change *change, struct place *ret_place) {
     struct jf_heap *heap = change->region->heap;
     size_t bin = change->stride / JF_GRAIN;
     ret_place->index = 0;
-    if (bin < JF_BINS && (bins->count[bin] != 0 || jf_depot_take(heap, bins, bin))) {
-        ret_place->index = bins->slot[bin][--bins->count[bin]];
+    if (bin < JF_BINS && (bins->of[bin].count != 0 || jf_depot_take(heap, bins, bin))) {
+        ret_place->index = jf_bin_pop(&bins->of[bin]);
         jf_word word = jf_word_load(jf_space_entry(change->space, ret_place->index));
         ret_place->at = jf_space_address(change->space, word) - JF_HEADER_SIZE;
         return true;
@@ -89,10 +89,8 @@ static void leave_place(const struct change *change, jf_word header, uint32_t in
         entry, jf_word_load(entry),
         jf_entry_low(change->payload - change->space->base, JF_ENTRY_PENDING));
     size_t bin = stride / JF_GRAIN;
-    if (bin < JF_BINS && bins->count[bin] < jf_bins_room[bin]) {
-        bins->slot[bin][bins->count[bin]++] = index;
+    if (bin < JF_BINS && jf_bin_push(&bins->of[bin], index))
         return;
-    }
     thread->ring[thread->ring_count++] = index;
     if (thread->ring_count == JF_RING_SIZE)
         jf_thread_empty_ring(thread);

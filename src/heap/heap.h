@@ -195,9 +195,9 @@ struct jf_local {
 
 /* What a thread has of a heap. */
 struct jf_share {
+    struct jf_bins bins;
     struct jf_local local[2];   /* the usual one, the overflow's */
     const struct jf_heap *heap; /* of the fast share: its depot may have more */
-    struct jf_bins bins;
 };
 
 /* A thread's private state. Only the thread changes it, while `inside` is 1; others only after they
@@ -207,12 +207,16 @@ struct jf_thread {
     uint32_t closed;
     uint32_t changing; /* 1 between jf_thread_begin_change and jf_thread_end_change */
     uint32_t ring_count;
+    struct jf_share *fast_share; /* of the default heap, when nothing forbids the fast path */
+    struct jf_share *sole_share; /* of the only heap there is, which is that one */
+    struct jf_share *near_share; /* the same, when what it has is likely to be in the cache */
+    jf_word *last; /* entry of the block that was taken out of a bin last: it may well be the next
+                      to be freed */
+    jf_word *kept; /* entry of a block of the default heap that waits at hand instead of in a bin */
+    size_t kept_bin;          /* the bin that it would be in; 0: there is none */
     uint32_t share_count;     /* how many there is room for: of heaps with a smaller id */
     struct jf_share **shares; /* by the heap's id; NULL: none yet */
     struct jf_table_owner entries;
-    struct jf_share *fast_share; /* of the default heap, when nothing forbids the fast path */
-    struct jf_share
-        *near_share; /* of the only heap, when what it has is likely to be in the cache */
     const struct jf_table *table;
     bool fence_all; /* as in the window */
     struct jf_window *window;

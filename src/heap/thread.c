@@ -67,13 +67,20 @@ static bool reserve_shares(struct jf_thread *thread, uint32_t id) {
     return true;
 }
 
+static struct jf_share *create_share(struct jf_arena *arena) {
+    struct jf_share *share = jf_arena_meta_alloc(arena, sizeof *share);
+    if (share != NULL)
+        jf_bins_init(&share->bins);
+    return share;
+}
+
 bool jf_thread_add_share(struct jf_thread *thread, const struct jf_heap *heap) {
     struct jf_window *window = thread->window;
     uint32_t id = heap->u.grow.id;
     jf_os_mutex_lock(&window->mutex);
     bool done = reserve_shares(thread, id);
     if (done && thread->shares[id] == NULL)
-        thread->shares[id] = jf_arena_meta_alloc(window->arena, sizeof(struct jf_share));
+        thread->shares[id] = create_share(window->arena);
     done = done && thread->shares[id] != NULL;
     jf_os_mutex_unlock(&window->mutex);
     return done;
@@ -117,9 +124,14 @@ void jf_thread_allow_fast(struct jf_thread *thread, const struct jf_heap *heap) 
     __atomic_store_n(&thread->fast_share, share, __ATOMIC_RELAXED);
 }
 
+static void leave_sole(struct jf_thread *thread) {
+    __atomic_store_n(&thread->sole_share, NULL, __ATOMIC_RELAXED);
+    __atomic_store_n(&thread->near_share, NULL, __ATOMIC_RELAXED);
+}
+
 void jf_thread_forbid_fast(struct jf_thread *thread) {
     __atomic_store_n(&thread->fast_share, NULL, __ATOMIC_RELAXED);
-    __atomic_store_n(&thread->near_share, NULL, __ATOMIC_RELAXED);
+    leave_sole(thread);
 }
 
 void jf_window_forbid_fast(struct jf_window *window) {
@@ -131,7 +143,7 @@ void jf_window_forbid_fast(struct jf_window *window) {
 
 void jf_window_leave_near(struct jf_window *window) {
     for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next)
-        __atomic_store_n(&thread->near_share, NULL, __ATOMIC_RELAXED);
+        leave_sole(thread);
 }
 
 size_t jf_thread_retire_local(struct jf_local *local) {
