@@ -55,6 +55,8 @@ static void let_go(struct jf_heap *heap) {
 static void renew(struct jf_heap *heap) {
     jf_os_mutex_init(&heap->mutex);
     jf_os_mutex_init(&heap->compacting);
+    if (JF_HAS_GROWING && !heap->fixed)
+        jf_depot_renew(heap);
     heap->compactor_busy = 0;
     heap->waiting = 0;
 }

@@ -3,6 +3,7 @@
 #include "support/heaps.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -153,15 +154,14 @@ TEST_F(Bins, BlocksThatWaitAreNotCountedAndAreGoneAfterACompaction) {
     uint64_t whole = stats().live;
     for (size_t i = 0; i < handles.size(); i += 2)
         rmfree(handles[i]);
-    const jf_depot &depot = *heap.grow().depot;
-    EXPECT_GT(depot.blocks, 0u);
-    EXPECT_LE(depot.bytes, heap.grow().committed >> JF_DEPOT_SHARE_SHIFT);
+    EXPECT_GT(jf_depot_blocks(heap.get()), 0u);
+    EXPECT_LE(jf_depot_bytes(heap.get()), heap.grow().committed >> JF_DEPOT_SHARE_SHIFT);
     EXPECT_EQ(heap.check(), 0) << heap.fault.text;
     EXPECT_EQ(stats().live, whole / 2);
     EXPECT_EQ(stats().blocks, handles.size() / 2);
     EXPECT_EQ(rmheap_compact(heap, 0), RM_COMPACT_DONE);
-    EXPECT_EQ(depot.blocks, 0u);
-    EXPECT_EQ(depot.bytes, 0u);
+    EXPECT_EQ(jf_depot_blocks(heap.get()), 0u);
+    EXPECT_EQ(jf_depot_bytes(heap.get()), 0u);
     EXPECT_LT(heap.grow().committed, whole / 2 + (JF_REGION_SIZE));
     EXPECT_EQ(stats().live, whole / 2);
 }
@@ -177,13 +177,42 @@ TEST_F(Bins, TheDepotBringsFreedBlocksToOtherThreads) {
         rmhandle_t own = rmheap_malloc(heap, 64);
         free_all(handles);
         rmfree(own);
-        EXPECT_GT(heap.grow().depot->blocks, 500u);
+        EXPECT_GT(jf_depot_blocks(heap.get()), 500u);
     }).join();
     size_t met = 0;
     for (rmhandle_t handle : fill(500, 64))
         met += places.count(heap.payload(handle));
     EXPECT_EQ(met, 500u);
     free_all(rest);
+}
+
+// Blocks and entries of threads that use what they free stay on cache lines of their own.
+TEST_F(Bins, TheDepotGivesAThreadBackWhatItGave) {
+    enum { FREED = JF_DEPOT_UNUSED_GIVES / 2 * JF_BATCH_ROOM };
+    fill(50000, 64); // so that there is room in the depot
+    std::set<uintptr_t> places;
+    std::atomic<bool> freed{false}, goes_on{false};
+    std::thread other([&] {
+        std::vector<rmhandle_t> handles = fill(FREED, 64);
+        for (rmhandle_t handle : handles)
+            places.insert(heap.payload(handle));
+        free_all(handles);
+        freed = true;
+        while (!goes_on)
+            std::this_thread::yield();
+        size_t met = 0;
+        for (rmhandle_t handle : fill(FREED / 2, 64))
+            met += places.count(heap.payload(handle));
+        EXPECT_EQ(met, size_t{FREED / 2});
+    });
+    while (!freed)
+        std::this_thread::yield();
+    EXPECT_GT(jf_depot_blocks(heap.get()), 0u);
+    for (rmhandle_t handle : fill(FREED, 64))
+        EXPECT_EQ(places.count(heap.payload(handle)), 0u);
+    goes_on = true;
+    other.join();
+    EXPECT_EQ(heap.check(), 0) << heap.fault.text;
 }
 
 TEST_F(Bins, RandomReplacementNeedsLittleMoreThanWhatLives) {
@@ -235,7 +264,7 @@ TEST_F(Bins, CheckedHeapsHaveNone) {
     jf_thread *thread = jf_thread_get(checked.window());
     jf_share *share = jf_thread_share(thread, checked.get());
     EXPECT_EQ(share->bins.of[jf_bins_of_size(64)].count, 0u);
-    EXPECT_EQ(checked.grow().depot->blocks, 0u);
+    EXPECT_EQ(jf_depot_blocks(checked.get()), 0u);
 }
 
 TEST_F(Bins, AHeapEndsWithBlocksThatWait) {
@@ -249,7 +278,7 @@ TEST_F(Bins, AHeapEndsWithBlocksThatWait) {
         for (rmhandle_t &handle : handles)
             handle = rmheap_malloc(first, 64);
         free_all(handles);
-        EXPECT_GT(first.grow().depot->blocks, 0u);
+        EXPECT_GT(jf_depot_blocks(first.get()), 0u);
     }
     GrowingHeap second;
     EXPECT_EQ(jf_thread_get(second.window())->share_count, before);

@@ -315,11 +315,11 @@ static bool check_kept(struct jf_inspection *inspection, const struct jf_thread 
     return check_waiting(inspection, &index, 1, (unsigned)thread->kept_bin, hash);
 }
 
-static bool check_depot(struct jf_inspection *inspection, uint64_t *hash) {
-    const struct jf_depot *depot = inspection->heap->u.grow.depot;
+static bool check_depot_part(struct jf_inspection *inspection, const struct jf_depot_part *part,
+                             uint64_t *hash) {
     size_t bytes = 0, blocks = 0;
     for (unsigned bin = 0; bin < JF_BINS; bin++)
-        for (const struct jf_batch *batch = depot->first[bin]; batch != NULL; batch = batch->next) {
+        for (const struct jf_batch *batch = part->first[bin]; batch != NULL; batch = batch->next) {
             if (batch->count > JF_BATCH_ROOM)
                 return jf_rule_broken(inspection, JF_RULE_BINS, 0, (uintptr_t)batch);
             if (!check_waiting(inspection, batch->index, batch->count, bin, hash))
@@ -327,8 +327,15 @@ static bool check_depot(struct jf_inspection *inspection, uint64_t *hash) {
             blocks += batch->count;
             bytes += (size_t)batch->count * bin * JF_GRAIN;
         }
-    return (depot->bytes == bytes && depot->blocks == blocks) ||
-           jf_rule_broken(inspection, JF_RULE_BINS, 0, (uintptr_t)depot);
+    return (part->bytes == bytes && part->blocks == blocks) ||
+           jf_rule_broken(inspection, JF_RULE_BINS, 0, (uintptr_t)part);
+}
+
+static bool check_depot(struct jf_inspection *inspection, uint64_t *hash) {
+    for (unsigned i = 0; i < JF_DEPOT_PARTS; i++)
+        if (!check_depot_part(inspection, &inspection->heap->u.grow.depot->part[i], hash))
+            return false;
+    return true;
 }
 
 bool jf_rule_bins(struct jf_inspection *inspection) {

@@ -235,16 +235,6 @@ static uint64_t largest_chunk(const struct jf_heap *heap, uint64_t committed) {
     return room < largest ? room : largest;
 }
 
-/* What lies in the depot is freed, and still in the accounts of its regions. The mutex is taken before the
- * window's elsewhere, so it is only tried: while everybody is outside nobody has it. */
-static void subtract_depot(struct jf_heap *heap, struct rm_stats *stats) {
-    if (!jf_os_mutex_trylock(&heap->mutex))
-        return;
-    stats->blocks -= heap->u.grow.depot->blocks;
-    stats->live -= heap->u.grow.depot->bytes;
-    jf_os_mutex_unlock(&heap->mutex);
-}
-
 static void grow_accounts(const struct jf_hold *hold, struct rm_stats *stats) {
     struct jf_heap *heap = hold->heap;
     const struct jf_grow *grow = &heap->u.grow;
@@ -252,7 +242,9 @@ static void grow_accounts(const struct jf_hold *hold, struct rm_stats *stats) {
     jf_walk_parts(hold, add_region, stats);
     stats->blocks += grow->large_count;
     stats->live += grow->large_bytes;
-    subtract_depot(heap, stats);
+    /* what lies in the depot is freed, and still in the accounts of its regions */
+    stats->blocks -= jf_depot_blocks(heap);
+    stats->live -= jf_depot_bytes(heap);
     stats->reserved = jf_arena_size(window->arena);
     stats->committed = jf_word_load(&grow->committed);
     stats->peak_committed = jf_word_load(&grow->peak_committed);

@@ -12,7 +12,8 @@ enum {
     MUCH_SHIFT = 9
 }; /* bins that keep more than this share of their heap are in a compaction's way */
 
-void jf_bins_init(struct jf_bins *bins) {
+void jf_bins_init(struct jf_bins *bins, uint32_t depot_part) {
+    bins->depot_part = depot_part;
     for (unsigned bin = 1; bin < JF_BINS; bin++) {
         unsigned most = JF_BIN_BYTES / JF_GRAIN / bin;
         bins->of[bin].room = most < JF_BIN_BLOCKS ? most : JF_BIN_BLOCKS;

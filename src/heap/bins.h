@@ -25,6 +25,7 @@ struct jf_block_bin {
 /* A thread's bins of one heap. Only the thread changes them, while it is inside. */
 struct jf_bins {
     struct jf_block_bin of[JF_BINS];
+    uint32_t depot_part; /* where what overflows goes */
 };
 
 /* The bin of blocks for `size` bytes; JF_BINS or more when such are not kept. The size is no more than
@@ -33,8 +34,8 @@ static inline size_t jf_bins_of_size(size_t size) {
     return (size + JF_HEADER_SIZE + JF_GRAIN - 1) / JF_GRAIN;
 }
 
-/* Of empty bins. */
-void jf_bins_init(struct jf_bins *bins);
+/* Of empty bins, all zero. */
+void jf_bins_init(struct jf_bins *bins, uint32_t depot_part);
 
 /* Puts a block into its bin; false when there is no room. */
 static inline bool jf_bin_push(struct jf_block_bin *bin, uint32_t index) {

@@ -93,7 +93,8 @@ static inline rmhandle_t jf_fast_bump(size_t size) {
         return NULL;
     struct jf_share *share = __atomic_load_n(&thread->fast_share, __ATOMIC_RELAXED);
     size_t bin = jf_bins_of_size(size);
-    if (!RM_LIKELY(share != NULL && !jf_depot_has(share->heap, bin) && jf_fast_enter(thread)))
+    if (!RM_LIKELY(share != NULL && !jf_depot_has(share->heap, &share->bins, bin) &&
+                   jf_fast_enter(thread)))
         return NULL;
     struct jf_local *local = &share->local[0];
     size_t stride = bin * JF_GRAIN;

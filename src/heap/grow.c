@@ -154,6 +154,7 @@ void jf_grow_destroy(struct jf_heap *heap) {
     jf_os_mutex_finish(&heap->compacting);
     if (grow->compactor != NULL)
         jf_arena_meta_free(window->arena, grow->compactor, grow->compactor_size);
+    jf_depot_free_spares(heap);
     free_heap(window->arena, heap);
 }
 

@@ -214,6 +214,7 @@ struct jf_thread {
                       to be freed */
     jf_word *kept; /* entry of a block of the default heap that waits at hand instead of in a bin */
     size_t kept_bin;          /* the bin that it would be in; 0: there is none */
+    uint32_t depot_part;      /* of all depots */
     uint32_t share_count;     /* how many there is room for: of heaps with a smaller id */
     struct jf_share **shares; /* by the heap's id; NULL: none yet */
     struct jf_table_owner entries;
@@ -265,8 +266,9 @@ struct jf_window {
     const struct jf_pool_ops *pool_ops; /* NULL until the first pool is made */
     struct jf_pool *pools;              /* of all heaps */
     struct jf_pool_block *pool_blocks;  /* descriptors to reuse */
-    uint32_t forking;                   /* nobody may begin a change */
-    bool fence_all; /* the system has a fence on all threads; else threads fence themselves */
+    uint32_t thread_count;
+    uint32_t forking; /* nobody may begin a change */
+    bool fence_all;   /* the system has a fence on all threads; else threads fence themselves */
 };
 
 /* NULL until the first pool is made; any thread may make it beside the caller. */
@@ -358,7 +360,7 @@ struct jf_fixed {
 struct jf_heap {
     struct jf_space *space;
     struct jf_options options;
-    jf_mutex mutex;          /* fixed: everything; growing: the depot */
+    jf_mutex mutex;          /* fixed: everything */
     jf_mutex compacting;     /* held for one step of a compaction; fork waits for it */
     uint32_t compactor_busy; /* a compaction is under way */
     bool fixed;
@@ -569,12 +571,6 @@ static inline struct jf_share *jf_thread_share(const struct jf_thread *thread,
  * dead at once, nor in one whose blocks a debugger watches. */
 static inline bool jf_heap_has_bins(const struct jf_heap *heap) {
     return !JF_MARK_ACTIVE && heap->options.check == 0 && heap->options.scramble_period == 0;
-}
-
-/* Whether it is likely that jf_depot_take would find something. */
-static inline bool jf_depot_has(const struct jf_heap *heap, size_t bin) {
-    return bin < JF_BINS &&
-           __atomic_load_n(&heap->u.grow.depot->first[bin], __ATOMIC_RELAXED) != NULL;
 }
 
 /* The thread's hole for `heap` (the overflow's when asked for); NULL as above. */

@@ -34,6 +34,7 @@ struct jf_thread *jf_thread_get(struct jf_window *window) {
         thread = jf_arena_meta_alloc(window->arena, sizeof *thread);
         if (thread != NULL) {
             jf_thread_init(thread, window);
+            thread->depot_part = window->thread_count++ % JF_DEPOT_PARTS;
             thread->next = window->threads;
             window->threads = thread;
         }
@@ -67,10 +68,10 @@ static bool reserve_shares(struct jf_thread *thread, uint32_t id) {
     return true;
 }
 
-static struct jf_share *create_share(struct jf_arena *arena) {
-    struct jf_share *share = jf_arena_meta_alloc(arena, sizeof *share);
+static struct jf_share *create_share(const struct jf_thread *thread) {
+    struct jf_share *share = jf_arena_meta_alloc(thread->window->arena, sizeof *share);
     if (share != NULL)
-        jf_bins_init(&share->bins);
+        jf_bins_init(&share->bins, thread->depot_part);
     return share;
 }
 
@@ -80,7 +81,7 @@ bool jf_thread_add_share(struct jf_thread *thread, const struct jf_heap *heap) {
     jf_os_mutex_lock(&window->mutex);
     bool done = reserve_shares(thread, id);
     if (done && thread->shares[id] == NULL)
-        thread->shares[id] = create_share(window->arena);
+        thread->shares[id] = create_share(thread);
     done = done && thread->shares[id] != NULL;
     jf_os_mutex_unlock(&window->mutex);
     return done;
