@@ -308,7 +308,7 @@ static bool check_kept(struct jf_inspection *inspection, const struct jf_thread 
                        uint64_t *hash) {
     if (thread->kept_bin == 0)
         return true;
-    uint32_t index = jf_space_index(inspection->heap->space, thread->kept);
+    uint32_t index = jf_space_index(inspection->heap->space, thread->last_entry);
     jf_word header = waiting_header(inspection, index);
     if (header == 0 && !inspection->heap->is_default)
         return true;

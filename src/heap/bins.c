@@ -107,9 +107,12 @@ static void empty_bins(struct jf_thread *thread, struct jf_bins *bins) {
 }
 
 void jf_thread_drain(struct jf_thread *thread) {
-    if (thread->kept_bin != 0)
-        jf_thread_bury(thread, jf_space_index(thread->table->space, thread->kept));
-    thread->kept_bin = 0;
+    if (thread->kept_bin != 0) {
+        jf_thread_bury(thread, jf_space_index(thread->table->space, thread->last_entry));
+        thread->kept_bin = 0;
+        thread->last_entry = &thread->no_entry;
+        thread->last_word = JF_ENTRY_LIVE;
+    }
     bury_all(thread, thread->ring, thread->ring_count);
     thread->ring_count = 0;
     for (uint32_t id = 0; id < thread->share_count; id++)

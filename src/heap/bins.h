@@ -61,14 +61,13 @@ static inline uint32_t jf_bins_header(size_t size) {
     return sum << 8 ^ ((JF_GRAIN - 1) << 8 | JF_KIND_BLOCK);
 }
 
-/* Gives out a block that has waited, for `size` bytes of its stride. `base` is the space's. The thread is
- * inside; or `single`, the only one there is. */
-static inline rmhandle_t jf_bins_give_out(jf_word *entry, size_t size, uintptr_t base,
+/* Gives out a block that has waited, for `size` bytes of its stride; `word` is its entry's as it is to become, LIVE, and
+ * `base` the space's. The thread is inside; or `single`, the only one there is. */
+static inline rmhandle_t jf_bins_give_out(jf_word *entry, jf_word word, size_t size, uintptr_t base,
                                           bool single) {
-    jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED);
     jf_header_store_low(base + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE,
                         jf_bins_header(size));
-    jf_word_publish_byte_light(entry, word ^ (JF_ENTRY_PENDING ^ JF_ENTRY_LIVE), single);
+    jf_word_publish_byte_light(entry, word, single);
     return (rmhandle_t)((uintptr_t)entry | (uintptr_t)(word & JF_ENTRY_GENERATION_MASK) << 12);
 }
 

@@ -48,22 +48,30 @@ static inline bool jf_fast_enter(struct jf_thread *thread) {
     return false;
 }
 
-/* Gives out the block at hand or one of a bin. The thread is inside; or `single`, the only one there is. */
+/* Gives out the block at hand or one of a bin. The thread is inside; or `single`, the only one there is. Of the block at
+ * hand nothing is read: what its entry says is known, so that no load waits for the stores that freed it. */
 static inline bool jf_fast_pop(struct jf_thread *thread, struct jf_share *share, size_t size,
                                bool single, rmhandle_t *ret_handle) {
-    size_t number = jf_bins_of_size(size);
-    jf_word *entry;
-    if (thread->kept_bin == number) {
-        entry = thread->kept;
+    size_t bin = jf_bins_of_size(size);
+    if (thread->kept_bin == bin) {
+        jf_word word = thread->last_word + JF_ENTRY_GENERATION_ONE;
         thread->kept_bin = 0;
-    } else {
-        struct jf_block_bin *bin = &share->bins.of[number];
-        if (!RM_LIKELY(bin->count != 0))
-            return false;
-        entry = (jf_word *)JF_FAST(table) + jf_bin_pop(bin);
+        thread->last_word = word;
+        thread->last = *ret_handle =
+            jf_bins_give_out(thread->last_entry, word, size, JF_FAST(base), single);
+        return true;
     }
-    thread->last = entry;
-    *ret_handle = jf_bins_give_out(entry, size, JF_FAST(base), single);
+    if (!RM_LIKELY(share->bins.of[bin].count != 0))
+        return false;
+    jf_word *entry = (jf_word *)JF_FAST(table) + jf_bin_pop(&share->bins.of[bin]);
+    jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED) ^ (JF_ENTRY_PENDING ^ JF_ENTRY_LIVE);
+    rmhandle_t handle = jf_bins_give_out(entry, word, size, JF_FAST(base), single);
+    if (thread->kept_bin == 0) {
+        thread->last = handle;
+        thread->last_entry = entry;
+        thread->last_word = word;
+    }
+    *ret_handle = handle;
     return true;
 }
 
@@ -138,16 +146,6 @@ static inline enum jf_fast_freed jf_fast_push(struct jf_thread *thread, jf_word 
         return JF_FAST_NOT_FREED;
     jf_fence_release(); /* as after a move: who reads without a lock sees the end before what comes next */
     uintptr_t at = JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE;
-    if (thread->last == entry && thread->kept_bin == 0 &&
-        __atomic_load_n(&thread->sole_share, __ATOMIC_RELAXED) != NULL) {
-        /* its header is in the cache; the block may have another stride than when it was given out */
-        size_t bin = jf_header_load_low(at) >> 12;
-        if (RM_LIKELY(bin < JF_BINS)) {
-            thread->kept = entry;
-            thread->kept_bin = bin;
-            return JF_FAST_FREED;
-        }
-    }
     struct jf_share *share = __atomic_load_n(&thread->near_share, __ATOMIC_RELAXED);
     if (share != NULL) {
         size_t bin = jf_header_load_low(at) >> 12;
@@ -161,12 +159,29 @@ static inline enum jf_fast_freed jf_fast_push(struct jf_thread *thread, jf_word 
     return RM_LIKELY(thread->ring_count != JF_RING_SIZE) ? JF_FAST_FREED : JF_FAST_RING_FULL;
 }
 
+/* Frees the block that was given out last, if it is as it was then but for its stride. As above. */
+static inline enum jf_fast_freed jf_fast_keep(struct jf_thread *thread, bool single) {
+    jf_word word = thread->last_word;
+    jf_word freed = word + JF_ENTRY_GENERATION_ONE + (JF_ENTRY_PENDING - JF_ENTRY_LIVE);
+    uintptr_t at = JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE;
+    if (!RM_LIKELY((freed & JF_ENTRY_COUNT_ONE) == 0) ||
+        !RM_LIKELY(__atomic_load_n(&thread->sole_share, __ATOMIC_RELAXED) != NULL) ||
+        !RM_LIKELY(jf_word_compare_swap_if(thread->last_entry, &word, freed, single)))
+        return JF_FAST_NOT_FREED;
+    jf_fence_release(); /* as above */
+    size_t bin = jf_header_load_low(at) >> 12;
+    thread->last = NULL;
+    if (!RM_LIKELY(bin < JF_BINS))
+        return JF_FAST_BIN_FULL;
+    thread->kept_bin = bin;
+    return JF_FAST_FREED;
+}
+
 /* Frees a plainly live, unlocked, ordinary block; nothing is done when it is anything else. */
-static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
+static inline enum jf_fast_freed jf_fast_free_any(struct jf_thread *thread, rmhandle_t handle) {
     uintptr_t bits = (uintptr_t)handle;
-    struct jf_thread *thread = jf_thread_root;
     uintptr_t index = jf_fast_index(bits);
-    if (!RM_LIKELY(index < JF_FAST(entries) && thread != NULL))
+    if (!RM_LIKELY(index < JF_FAST(entries)))
         return JF_FAST_NOT_FREED;
     jf_word *entry = (jf_word *)(bits & RM_HANDLE_ENTRY);
     jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED);
@@ -183,6 +198,27 @@ static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
     if (RM_LIKELY(freed == JF_FAST_FREED || freed == JF_FAST_NOT_FREED))
         jf_thread_leave(thread);
     return freed;
+}
+
+/* The block that was given out last is kept at hand; `last` is NULL when there is none, and then what stands for its
+ * entry is not as expected. */
+static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
+    struct jf_thread *thread = jf_thread_root;
+    enum jf_fast_freed freed = JF_FAST_NOT_FREED;
+    if (!RM_LIKELY(thread != NULL))
+        return JF_FAST_NOT_FREED;
+    if (handle == thread->last) {
+        if (jf_is_single_threaded()) {
+            freed = jf_fast_keep(thread, true);
+        } else if (RM_LIKELY(jf_fast_enter(thread))) {
+            freed = jf_fast_keep(thread, false);
+            if (RM_LIKELY(freed != JF_FAST_BIN_FULL))
+                jf_thread_leave(thread);
+        }
+        if (RM_LIKELY(freed != JF_FAST_NOT_FREED))
+            return freed;
+    }
+    return jf_fast_free_any(thread, handle);
 }
 
 /* What is to be done then. */

@@ -210,10 +210,12 @@ struct jf_thread {
     struct jf_share *fast_share; /* of the default heap, when nothing forbids the fast path */
     struct jf_share *sole_share; /* of the only heap there is, which is that one */
     struct jf_share *near_share; /* the same, when what it has is likely to be in the cache */
-    jf_word *last; /* entry of the block that was taken out of a bin last: it may well be the next
-                      to be freed */
-    jf_word *kept; /* entry of a block of the default heap that waits at hand instead of in a bin */
-    size_t kept_bin;          /* the bin that it would be in; 0: there is none */
+    /* The block that was taken out of a bin last may well be the next to be freed: then it waits at hand. */
+    rmhandle_t last;          /* while it is in use; NULL: not known, or it waits */
+    jf_word *last_entry;      /* of no block: `no_entry` */
+    jf_word last_word;        /* of the entry when the block was given out: LIVE */
+    size_t kept_bin;          /* it waits, and this would be its bin; 0: it does not wait */
+    jf_word no_entry;         /* always 0 */
     uint32_t depot_part;      /* of all depots */
     uint32_t share_count;     /* how many there is room for: of heaps with a smaller id */
     struct jf_share **shares; /* by the heap's id; NULL: none yet */

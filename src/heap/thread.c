@@ -15,6 +15,8 @@ void jf_thread_init(struct jf_thread *thread, struct jf_window *window) {
     thread->window = window;
     thread->table = &window->table;
     thread->fence_all = window->fence_all;
+    thread->last_entry = &thread->no_entry;
+    thread->last_word = JF_ENTRY_LIVE;
 }
 
 /* An idle thread's state if there is one: with its entries and what was freed to it since. */
