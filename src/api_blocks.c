@@ -218,8 +218,7 @@ static JF_NOINLINE rmhandle_t malloc_bump(size_t size) {
 }
 
 rmhandle_t rmmalloc(size_t size) {
-    rmhandle_t handle;
-    return RM_LIKELY(jf_fast_malloc(size, &handle)) ? handle : malloc_bump(size);
+    return jf_fast_malloc(size, malloc_bump);
 }
 
 rmhandle_t rmheap_calloc(rmheap_t heap, size_t count, size_t size) {

@@ -106,12 +106,17 @@ static void empty_bins(struct jf_thread *thread, struct jf_bins *bins) {
     }
 }
 
+void jf_thread_forget_last(struct jf_thread *thread) {
+    thread->last = NULL;
+    thread->last_entry = &thread->no_entry;
+    thread->last_word = JF_ENTRY_LIVE;
+    thread->kept_bin = 0;
+}
+
 void jf_thread_drain(struct jf_thread *thread) {
     if (thread->kept_bin != 0) {
         jf_thread_bury(thread, jf_space_index(thread->table->space, thread->last_entry));
-        thread->kept_bin = 0;
-        thread->last_entry = &thread->no_entry;
-        thread->last_word = JF_ENTRY_LIVE;
+        jf_thread_forget_last(thread);
     }
     bury_all(thread, thread->ring, thread->ring_count);
     thread->ring_count = 0;
@@ -173,7 +178,7 @@ void jf_thread_judge_near(struct jf_thread *thread, const struct jf_heap *heap) 
     bool sole = share != NULL && sole_heap(thread->window) == heap && bins_of(thread, heap) != NULL;
     if (sole)
         share->heap = heap;
-    __atomic_store_n(&thread->sole_share, sole ? share : NULL, __ATOMIC_RELAXED);
+    __atomic_store_n(&thread->keep, sole ? JF_WORD_FREED : 0, __ATOMIC_RELAXED);
     __atomic_store_n(&thread->near_share, sole && is_near(heap) ? share : NULL, __ATOMIC_RELAXED);
 }
 
@@ -261,6 +266,22 @@ void jf_thread_empty_ring(struct jf_thread *thread) {
     jf_thread_note_activity(thread);
     if (!RM_LIKELY(__atomic_load_n(&thread->drain_wanted, __ATOMIC_RELAXED) == 0))
         heed_compaction(thread);
+}
+
+JF_NOINLINE rmhandle_t jf_thread_leave_with_other_kept(struct jf_thread *thread,
+                                                       struct jf_share *share, rmhandle_t handle) {
+    const struct jf_space *space = thread->table->space;
+    uint32_t kept = jf_space_index(space, thread->last_entry);
+    if (jf_bin_push(&share->bins.of[thread->kept_bin], kept)) {
+        jf_word *entry = jf_space_entry(space, jf_handle_index(space, handle));
+        thread->kept_bin = 0;
+        thread->last = handle;
+        thread->last_entry = entry;
+        thread->last_word = __atomic_load_n(entry, __ATOMIC_RELAXED);
+        thread->last_at = jf_space_address(space, thread->last_word) - JF_HEADER_SIZE;
+    }
+    jf_thread_leave(thread);
+    return handle;
 }
 
 JF_NOINLINE void jf_thread_leave_with_full_ring(struct jf_thread *thread) {

@@ -11,6 +11,7 @@
 
 enum {
     JF_BIN_STRIDE_MAX = 1024,
+    JF_BIN_SIZE_MAX = JF_BIN_STRIDE_MAX - JF_HEADER_SIZE,
     JF_BINS = JF_BIN_STRIDE_MAX / JF_GRAIN + 1, /* by stride in grains */
     JF_BIN_BLOCKS = 62,                         /* that a bin has room for */
     JF_BIN_BYTES = 16 << 10,                    /* that it may keep */
@@ -61,13 +62,16 @@ static inline uint32_t jf_bins_header(size_t size) {
     return sum << 8 ^ ((JF_GRAIN - 1) << 8 | JF_KIND_BLOCK);
 }
 
-/* Gives out a block that has waited, for `size` bytes of its stride; `word` is its entry's as it is to become, LIVE, and
- * `base` the space's. The thread is inside; or `single`, the only one there is. */
-static inline rmhandle_t jf_bins_give_out(jf_word *entry, jf_word word, size_t size, uintptr_t base,
-                                          bool single) {
-    jf_header_store_low(base + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE,
-                        jf_bins_header(size));
+/* Gives out the block with its header at `at` that has waited, for `size` bytes of its stride; `word` is its entry's as it
+ * is to become, LIVE. The thread is inside; or `single`, the only one there is. */
+static inline void jf_bins_give_out(jf_word *entry, jf_word word, uintptr_t at, size_t size,
+                                    bool single) {
+    jf_header_store_low(at, jf_bins_header(size));
     jf_word_publish_byte_light(entry, word, single);
+}
+
+/* Its handle. */
+static inline rmhandle_t jf_bins_handle(const jf_word *entry, jf_word word) {
     return (rmhandle_t)((uintptr_t)entry | (uintptr_t)(word & JF_ENTRY_GENERATION_MASK) << 12);
 }
 

@@ -48,49 +48,71 @@ static inline bool jf_fast_enter(struct jf_thread *thread) {
     return false;
 }
 
-/* Gives out the block at hand or one of a bin. The thread is inside; or `single`, the only one there is. Of the block at
- * hand nothing is read: what its entry says is known, so that no load waits for the stores that freed it. */
-static inline bool jf_fast_pop(struct jf_thread *thread, struct jf_share *share, size_t size,
-                               bool single, rmhandle_t *ret_handle) {
-    size_t bin = jf_bins_of_size(size);
-    if (thread->kept_bin == bin) {
-        jf_word word = thread->last_word + JF_ENTRY_GENERATION_ONE;
-        thread->kept_bin = 0;
-        thread->last_word = word;
-        thread->last = *ret_handle =
-            jf_bins_give_out(thread->last_entry, word, size, JF_FAST(base), single);
-        return true;
-    }
-    if (!RM_LIKELY(share->bins.of[bin].count != 0))
-        return false;
-    jf_word *entry = (jf_word *)JF_FAST(table) + jf_bin_pop(&share->bins.of[bin]);
-    jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED) ^ (JF_ENTRY_PENDING ^ JF_ENTRY_LIVE);
-    rmhandle_t handle = jf_bins_give_out(entry, word, size, JF_FAST(base), single);
-    if (thread->kept_bin == 0) {
-        thread->last = handle;
-        thread->last_entry = entry;
-        thread->last_word = word;
-    }
-    *ret_handle = handle;
-    return true;
+/* Gives out the block at hand, which is of that stride. The thread is inside; or `single`, the only one there is. Nothing
+ * is read of the block: what its entry says is known, so that no load waits for the stores that freed it. */
+static inline rmhandle_t jf_fast_give_kept(struct jf_thread *thread, size_t size, bool single) {
+    jf_word word = thread->last_word + JF_ENTRY_GENERATION_ONE;
+    rmhandle_t handle = (rmhandle_t)((uintptr_t)thread->last + ((uintptr_t)1 << 52));
+    thread->kept_bin = 0;
+    thread->last_word = word;
+    thread->last = handle;
+    jf_bins_give_out(thread->last_entry, word, thread->last_at, size, single);
+    return handle;
 }
 
-/* Allocates in the default heap out of a bin; false when there is none for the size. While there is a single
- * thread nobody asks whether it is inside. */
-static inline bool jf_fast_malloc(size_t size, rmhandle_t *ret_handle) {
+/* What is called instead when a quick call cannot be done. */
+typedef rmhandle_t jf_fast_else(size_t size);
+
+/* Gives out a block of a bin, and notes that it was the last. As above, but the thread, if it is inside, leaves. */
+static inline rmhandle_t jf_fast_pop(struct jf_thread *thread, struct jf_share *share,
+                                     size_t number, size_t size, bool single,
+                                     jf_fast_else *otherwise) {
+    struct jf_block_bin *bin = &share->bins.of[number];
+    if (!RM_LIKELY(bin->count != 0)) {
+        if (!single)
+            jf_thread_leave(thread);
+        return otherwise(size);
+    }
+    jf_word *entry = (jf_word *)JF_FAST(table) + jf_bin_pop(bin);
+    jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED) ^ (JF_ENTRY_PENDING ^ JF_ENTRY_LIVE);
+    uintptr_t at = JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE;
+    jf_bins_give_out(entry, word, at, size, single);
+    rmhandle_t handle = jf_bins_handle(entry, word);
+    if (!RM_LIKELY(thread->kept_bin == 0))
+        return jf_thread_leave_with_other_kept(thread, share, handle);
+    thread->last = handle;
+    thread->last_entry = entry;
+    thread->last_word = word;
+    thread->last_at = at;
+    if (!single)
+        jf_thread_leave(thread);
+    return handle;
+}
+
+/* Allocates in the default heap, the block at hand or one of a bin. While there is a single thread nobody asks whether it
+ * is inside. */
+static inline rmhandle_t jf_fast_malloc(size_t size, jf_fast_else *otherwise) {
     struct jf_thread *thread = jf_thread_root;
-    if (!RM_LIKELY(thread != NULL && size <= JF_BIN_STRIDE_MAX - JF_HEADER_SIZE))
-        return false;
+    size_t number = (size + JF_HEADER_SIZE + JF_GRAIN - 1) / JF_GRAIN;
+    if (!RM_LIKELY(thread != NULL))
+        return otherwise(size);
     struct jf_share *share = __atomic_load_n(&thread->fast_share, __ATOMIC_RELAXED);
     if (!RM_LIKELY(share != NULL))
-        return false;
-    if (jf_is_single_threaded())
-        return jf_fast_pop(thread, share, size, true, ret_handle);
-    if (!RM_LIKELY(jf_fast_enter(thread)))
-        return false;
-    bool done = jf_fast_pop(thread, share, size, false, ret_handle);
+        return otherwise(size);
+    if (jf_is_single_threaded()) {
+        if (thread->kept_bin == number)
+            return jf_fast_give_kept(thread, size, true);
+        return RM_LIKELY(size <= JF_BIN_SIZE_MAX)
+                   ? jf_fast_pop(thread, share, number, size, true, otherwise)
+                   : otherwise(size);
+    }
+    if (!RM_LIKELY(size <= JF_BIN_SIZE_MAX && jf_fast_enter(thread)))
+        return otherwise(size);
+    if (thread->kept_bin != number)
+        return jf_fast_pop(thread, share, number, size, false, otherwise);
+    rmhandle_t handle = jf_fast_give_kept(thread, size, false);
     jf_thread_leave(thread);
-    return done;
+    return handle;
 }
 
 /* The same by bumping: a block of a size for which there is none in a bin; NULL when that takes more than the
@@ -136,89 +158,89 @@ static inline rmhandle_t jf_fast_bump(size_t size) {
     return (rmhandle_t)((uintptr_t)entry | (uintptr_t)(word & JF_ENTRY_GENERATION_MASK) << 12);
 }
 
-/* Frees a block whose word this is; the thread is inside, or `single`. What is left to be done then. */
-static inline enum jf_fast_freed jf_fast_push(struct jf_thread *thread, jf_word *entry,
-                                              jf_word word, uint32_t index, bool single) {
-    /* the count is 0 and the state LIVE: only a generation that comes round changes the bit above it */
-    jf_word freed = word + JF_ENTRY_GENERATION_ONE + (JF_ENTRY_PENDING - JF_ENTRY_LIVE);
-    if (!RM_LIKELY((freed & JF_ENTRY_COUNT_ONE) == 0) ||
-        !RM_LIKELY(jf_word_compare_swap_if(entry, &word, freed, single)))
-        return JF_FAST_NOT_FREED;
-    jf_fence_release(); /* as after a move: who reads without a lock sees the end before what comes next */
-    uintptr_t at = JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE;
+/* Puts a block that was freed into its bin, or into the ring, if its header is not to be waited for. The thread is inside;
+ * or `single`, the only one there is. What is left to be done then. */
+static inline enum jf_fast_freed jf_fast_put(struct jf_thread *thread, uintptr_t at,
+                                             uint32_t index) {
     struct jf_share *share = __atomic_load_n(&thread->near_share, __ATOMIC_RELAXED);
     if (share != NULL) {
         size_t bin = jf_header_load_low(at) >> 12;
-        if (!RM_LIKELY(bin < JF_BINS && jf_bin_push(&share->bins.of[bin], index)))
-            return JF_FAST_BIN_FULL;
-        return JF_FAST_FREED;
+        bool kept = RM_LIKELY(bin < JF_BINS) && jf_bin_push(&share->bins.of[bin], index);
+        return RM_LIKELY(kept) ? JF_FAST_FREED : JF_FAST_BIN_FULL;
     }
-    /* its header is wanted when the ring is emptied */
+    /* it is wanted when the ring is emptied */
     __builtin_prefetch((void *)at, 1);
     thread->ring[thread->ring_count++] = index;
     return RM_LIKELY(thread->ring_count != JF_RING_SIZE) ? JF_FAST_FREED : JF_FAST_RING_FULL;
 }
 
-/* Frees the block that was given out last, if it is as it was then but for its stride. As above. */
-static inline enum jf_fast_freed jf_fast_keep(struct jf_thread *thread, bool single) {
-    jf_word word = thread->last_word;
-    jf_word freed = word + JF_ENTRY_GENERATION_ONE + (JF_ENTRY_PENDING - JF_ENTRY_LIVE);
-    uintptr_t at = JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE;
+/* Ends the life of a block: it was LIVE and not locked, as `word` says. Only a generation that comes round changes the
+ * count. */
+static inline bool jf_fast_end(jf_word *entry, jf_word word, jf_word freed, bool single) {
     if (!RM_LIKELY((freed & JF_ENTRY_COUNT_ONE) == 0) ||
-        !RM_LIKELY(__atomic_load_n(&thread->sole_share, __ATOMIC_RELAXED) != NULL) ||
-        !RM_LIKELY(jf_word_compare_swap_if(thread->last_entry, &word, freed, single)))
+        !RM_LIKELY(jf_word_compare_swap_if(entry, &word, freed, single)))
+        return false;
+    jf_fence_release(); /* as after a move: who reads without a lock sees the end before what comes next */
+    return true;
+}
+
+/* Frees the block that was given out last, if it is as it was then but for its stride. One of the least stride is not
+ * kept at hand: a size close to SIZE_MAX looks like one for it. */
+static inline enum jf_fast_freed jf_fast_keep(struct jf_thread *thread, bool single) {
+    jf_word keep = __atomic_load_n(&thread->keep, __ATOMIC_RELAXED);
+    if (!RM_LIKELY(keep != 0) ||
+        !jf_fast_end(thread->last_entry, thread->last_word, thread->last_word + keep, single))
         return JF_FAST_NOT_FREED;
-    jf_fence_release(); /* as above */
-    size_t bin = jf_header_load_low(at) >> 12;
-    thread->last = NULL;
-    if (!RM_LIKELY(bin < JF_BINS))
-        return JF_FAST_BIN_FULL;
+    size_t bin = jf_header_load_low(thread->last_at) >> 12;
+    if (!RM_LIKELY(bin - 2 < JF_BINS - 2))
+        return jf_fast_put(thread, thread->last_at,
+                           (uint32_t)(thread->last_entry - (jf_word *)JF_FAST(table)));
     thread->kept_bin = bin;
     return JF_FAST_FREED;
 }
 
-/* Frees a plainly live, unlocked, ordinary block; nothing is done when it is anything else. */
-static inline enum jf_fast_freed jf_fast_free_any(struct jf_thread *thread, rmhandle_t handle) {
+/* Frees a plainly live, unlocked, ordinary block. */
+static inline enum jf_fast_freed jf_fast_free_any(struct jf_thread *thread, rmhandle_t handle,
+                                                  bool single) {
     uintptr_t bits = (uintptr_t)handle;
     uintptr_t index = jf_fast_index(bits);
     if (!RM_LIKELY(index < JF_FAST(entries)))
         return JF_FAST_NOT_FREED;
     jf_word *entry = (jf_word *)(bits & RM_HANDLE_ENTRY);
     jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED);
-    /* count 0 and the handle's generation; LIVE; no large block, which lies at a multiple of a unit, as few
-     * others do */
-    if (!RM_LIKELY((word << 60 | word >> 4) >> 36 == ((jf_word)JF_ENTRY_LIVE << 24 | bits >> 52) &&
-                   (word & (JF_UNIT_SIZE - 1) & JF_ENTRY_ADDRESS_MASK) != 0))
+    /* count 0, the handle's generation, and LIVE: nothing but the address is left then; and that of a large block is a
+     * multiple of a unit, as few others are */
+    jf_word address = word ^ (jf_word)(bits >> 52) << 40 ^ JF_ENTRY_LIVE;
+    if (!RM_LIKELY((address << 60 | address >> 4) >> 36 == 0 &&
+                   (address & (JF_UNIT_SIZE - 1)) != 0) ||
+        !jf_fast_end(entry, word, word + JF_WORD_FREED, single))
         return JF_FAST_NOT_FREED;
-    if (jf_is_single_threaded())
-        return jf_fast_push(thread, entry, word, (uint32_t)index, true);
+    return jf_fast_put(thread, JF_FAST(base) + (uintptr_t)address - JF_HEADER_SIZE,
+                       (uint32_t)index);
+}
+
+/* Frees what can be freed in few steps; nothing is done when it is anything else. The block that was given out last is
+ * kept at hand. Of no block, whose handle NULL may be given here, the entry is not as expected. */
+static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
+    struct jf_thread *thread = jf_thread_root;
+    if (!RM_LIKELY(thread != NULL))
+        return JF_FAST_NOT_FREED;
+    bool last = handle == thread->last && thread->kept_bin == 0;
+    enum jf_fast_freed freed = JF_FAST_NOT_FREED;
+    if (jf_is_single_threaded()) {
+        if (last)
+            freed = jf_fast_keep(thread, true);
+        return freed != JF_FAST_NOT_FREED ? freed : jf_fast_free_any(thread, handle, true);
+    }
     if (!RM_LIKELY(jf_fast_enter(thread)))
         return JF_FAST_NOT_FREED;
-    enum jf_fast_freed freed = jf_fast_push(thread, entry, word, (uint32_t)index, false);
+    if (last)
+        freed = jf_fast_keep(thread, false);
+    if (freed == JF_FAST_NOT_FREED)
+        freed = jf_fast_free_any(thread, handle, false);
     if (RM_LIKELY(freed == JF_FAST_FREED || freed == JF_FAST_NOT_FREED))
         jf_thread_leave(thread);
     return freed;
-}
-
-/* The block that was given out last is kept at hand; `last` is NULL when there is none, and then what stands for its
- * entry is not as expected. */
-static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
-    struct jf_thread *thread = jf_thread_root;
-    enum jf_fast_freed freed = JF_FAST_NOT_FREED;
-    if (!RM_LIKELY(thread != NULL))
-        return JF_FAST_NOT_FREED;
-    if (handle == thread->last) {
-        if (jf_is_single_threaded()) {
-            freed = jf_fast_keep(thread, true);
-        } else if (RM_LIKELY(jf_fast_enter(thread))) {
-            freed = jf_fast_keep(thread, false);
-            if (RM_LIKELY(freed != JF_FAST_BIN_FULL))
-                jf_thread_leave(thread);
-        }
-        if (RM_LIKELY(freed != JF_FAST_NOT_FREED))
-            return freed;
-    }
-    return jf_fast_free_any(thread, handle);
 }
 
 /* What is to be done then. */
@@ -231,9 +253,10 @@ static inline void jf_fast_finish(rmhandle_t handle, enum jf_fast_freed freed) {
 
 #else
 
-static inline bool jf_fast_malloc(size_t size, rmhandle_t *ret_handle) {
-    (void)size, (void)ret_handle;
-    return false;
+typedef rmhandle_t jf_fast_else(size_t size);
+
+static inline rmhandle_t jf_fast_malloc(size_t size, jf_fast_else *otherwise) {
+    return otherwise(size);
 }
 
 static inline rmhandle_t jf_fast_bump(size_t size) {

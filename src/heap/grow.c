@@ -442,8 +442,10 @@ static rmhandle_t reuse(struct jf_thread *thread, struct jf_heap *heap, size_t s
             jf_mark_fill((void *)waiting_payload(space, index), 0, size);
         jf_word *entry = jf_space_entry(space, index);
         jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED);
-        handle = jf_bins_give_out(entry, word ^ (JF_ENTRY_PENDING ^ JF_ENTRY_LIVE), size,
-                                  space->base, jf_is_single_threaded());
+        jf_bins_give_out(entry, word ^ (JF_ENTRY_PENDING ^ JF_ENTRY_LIVE),
+                         jf_space_address(space, word) - JF_HEADER_SIZE, size,
+                         jf_is_single_threaded());
+        handle = jf_bins_handle(entry, word);
     }
     jf_thread_leave(thread);
     return handle;

@@ -208,13 +208,15 @@ struct jf_thread {
     uint32_t changing; /* 1 between jf_thread_begin_change and jf_thread_end_change */
     uint32_t ring_count;
     struct jf_share *fast_share; /* of the default heap, when nothing forbids the fast path */
-    struct jf_share *sole_share; /* of the only heap there is, which is that one */
-    struct jf_share *near_share; /* the same, when what it has is likely to be in the cache */
+    struct jf_share
+        *near_share; /* of the only heap, when what it has is likely to be in the cache */
     /* The block that was taken out of a bin last may well be the next to be freed: then it waits at hand. */
-    rmhandle_t last;          /* while it is in use; NULL: not known, or it waits */
-    jf_word *last_entry;      /* of no block: `no_entry` */
-    jf_word last_word;        /* of the entry when the block was given out: LIVE */
-    size_t kept_bin;          /* it waits, and this would be its bin; 0: it does not wait */
+    rmhandle_t last;     /* its handle, also while it waits; NULL: none */
+    jf_word *last_entry; /* of no block: `no_entry` */
+    jf_word last_word;   /* of its entry when it was given out: LIVE */
+    uintptr_t last_at;   /* its header, as that word says */
+    size_t kept_bin;     /* it waits, and this would be its bin; 0: it does not wait */
+    jf_word keep; /* what changes that word when the block is freed to wait; 0: none is to wait */
     jf_word no_entry;         /* always 0 */
     uint32_t depot_part;      /* of all depots */
     uint32_t share_count;     /* how many there is room for: of heaps with a smaller id */
@@ -511,6 +513,10 @@ static inline bool jf_window_must_relist(const struct jf_window *window) {
     return __atomic_load_n(&window->crossed, __ATOMIC_RELAXED) != NULL;
 }
 
+/* What is added to the word of an entry, LIVE and not locked, when its block is freed. The count is 0: only a generation
+ * that comes round changes it. */
+#define JF_WORD_FREED (JF_ENTRY_GENERATION_ONE + (JF_ENTRY_PENDING - JF_ENTRY_LIVE))
+
 /* Brackets every change of a thread's private state, but for those of heap/fast.h while there is no other
  * thread. */
 void jf_thread_enter_slow(struct jf_thread *thread);
@@ -618,6 +624,8 @@ bool jf_large_resize(struct jf_window *window, struct jf_large *large, size_t si
 struct jf_thread *jf_thread_get(struct jf_window *window);
 /* Ties a new, zeroed state to the window. */
 void jf_thread_init(struct jf_thread *thread, struct jf_window *window);
+/* No block was given out last, and none waits at hand. */
+void jf_thread_forget_last(struct jf_thread *thread);
 /* Accounts for everything that the thread has freed: in its ring and in its bins. The thread is inside, or
  * closed and outside. */
 void jf_thread_drain(struct jf_thread *thread);
@@ -630,6 +638,10 @@ void jf_thread_empty_ring(struct jf_thread *thread);
 void jf_thread_leave_with_full_ring(struct jf_thread *thread);
 /* The same when a block was freed that the near share's bins do not take: it goes through the ring. */
 void jf_thread_leave_with_full_bin(struct jf_thread *thread, uint32_t index);
+/* A block was given out while one of another stride waits at hand: that goes into its bin, and the one given out is noted
+ * as the last; or, when that has no room, nothing changes. Gives its handle. */
+rmhandle_t jf_thread_leave_with_other_kept(struct jf_thread *thread, struct jf_share *share,
+                                           rmhandle_t handle);
 /* Accounts for a batch of the heap's depot; false when there is none, or the depot is in use. The thread is
  * inside, or the heap comes to its end. */
 bool jf_thread_drain_depot(struct jf_thread *thread, struct jf_heap *heap);

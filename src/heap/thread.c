@@ -15,8 +15,7 @@ void jf_thread_init(struct jf_thread *thread, struct jf_window *window) {
     thread->window = window;
     thread->table = &window->table;
     thread->fence_all = window->fence_all;
-    thread->last_entry = &thread->no_entry;
-    thread->last_word = JF_ENTRY_LIVE;
+    jf_thread_forget_last(thread);
 }
 
 /* An idle thread's state if there is one: with its entries and what was freed to it since. */
@@ -128,7 +127,7 @@ void jf_thread_allow_fast(struct jf_thread *thread, const struct jf_heap *heap) 
 }
 
 static void leave_sole(struct jf_thread *thread) {
-    __atomic_store_n(&thread->sole_share, NULL, __ATOMIC_RELAXED);
+    __atomic_store_n(&thread->keep, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&thread->near_share, NULL, __ATOMIC_RELAXED);
 }
 
