@@ -174,11 +174,15 @@ static inline enum jf_fast_freed jf_fast_put(struct jf_thread *thread, uintptr_t
     return RM_LIKELY(thread->ring_count != JF_RING_SIZE) ? JF_FAST_FREED : JF_FAST_RING_FULL;
 }
 
-/* Ends the life of a block: it was LIVE and not locked, as `word` says. Only a generation that comes round changes the
- * count. */
+/* Ends the life of a block that is not locked, given its entry's word as it was just read: LIVE. While there is a single
+ * thread only a signal handler can have changed it since, by a lock that it keeps; that it finds out when it unlocks. Only
+ * a generation that comes round changes the count. */
 static inline bool jf_fast_end(jf_word *entry, jf_word word, jf_word freed, bool single) {
-    if (!RM_LIKELY((freed & JF_ENTRY_COUNT_ONE) == 0) ||
-        !RM_LIKELY(jf_word_compare_swap_if(entry, &word, freed, single)))
+    if (!RM_LIKELY((freed & JF_ENTRY_COUNT_ONE) == 0))
+        return false;
+    if (single)
+        __atomic_store_n(entry, freed, __ATOMIC_RELEASE);
+    else if (!RM_LIKELY(jf_word_compare_swap(entry, &word, freed)))
         return false;
     jf_fence_release(); /* as after a move: who reads without a lock sees the end before what comes next */
     return true;
@@ -187,9 +191,12 @@ static inline bool jf_fast_end(jf_word *entry, jf_word word, jf_word freed, bool
 /* Frees the block that was given out last, if it is as it was then but for its stride. One of the least stride is not
  * kept at hand: a size close to SIZE_MAX looks like one for it. */
 static inline enum jf_fast_freed jf_fast_keep(struct jf_thread *thread, bool single) {
+    jf_word *entry = thread->last_entry;
+    jf_word word = thread->last_word;
     jf_word keep = __atomic_load_n(&thread->keep, __ATOMIC_RELAXED);
     if (!RM_LIKELY(keep != 0) ||
-        !jf_fast_end(thread->last_entry, thread->last_word, thread->last_word + keep, single))
+        (single && !RM_LIKELY(__atomic_load_n(entry, __ATOMIC_RELAXED) == word)) ||
+        !jf_fast_end(entry, word, word + keep, single))
         return JF_FAST_NOT_FREED;
     size_t bin = jf_header_load_low(thread->last_at) >> 12;
     if (!RM_LIKELY(bin - 2 < JF_BINS - 2))
