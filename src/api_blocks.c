@@ -295,7 +295,7 @@ JF_NOINLINE void jf_api_free(rmhandle_t handle, const char *call) {
 
 static JF_NOINLINE void free_slow(rmhandle_t handle, enum jf_fast_freed freed) {
     if (freed != JF_FAST_NOT_FREED)
-        jf_fast_finish(handle, freed);
+        jf_thread_leave_with_full_ring(jf_thread_self());
     else if (handle != NULL)
         jf_api_free(handle, "rmfree");
 }

@@ -50,8 +50,8 @@ class Bins : public testing::Test {
 };
 
 TEST_F(Bins, AGrowingBlockChangesPlacesWithOneThatWaits) {
-    std::vector<rmhandle_t> growing = fill(40, 100);
-    std::vector<rmhandle_t> freed = fill(40 + JF_RING_SIZE, 200); // the ring may keep that many
+    std::vector<rmhandle_t> growing = fill(25, 100);
+    std::vector<rmhandle_t> freed = fill(25 + JF_RING_SIZE, 200); // the ring may keep that many
     std::map<uintptr_t, uint32_t> places;
     for (rmhandle_t handle : growing) {
         memset(rmlock(handle), 'g', 100);

@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <set>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -33,8 +34,9 @@ jf_thread *thread_of(rmhandle_t handle) {
     return jf_thread_get(reinterpret_cast<jf_heap *>(rmheap_of(handle))->u.grow.window);
 }
 
-bool is_near(rmhandle_t handle) {
-    return thread_of(handle)->near_share != nullptr;
+// What the thread keeps at hand: the bin that it would be in.
+size_t kept_bin(rmhandle_t of_heap) {
+    return thread_of(of_heap)->kept_bin;
 }
 
 unsigned in_bin(rmhandle_t of_heap, size_t size) {
@@ -42,23 +44,137 @@ unsigned in_bin(rmhandle_t of_heap, size_t size) {
     return jf_thread_share(thread_of(of_heap), heap)->bins.of[jf_bins_of_size(size)].count;
 }
 
-TEST_F(Fast, ABlockThatIsFreedIsTheNextToBeGivenOutWhileTheHeapIsSmall) {
+// A block out of a bin, which has been in use before.
+rmhandle_t reused_block(size_t size) {
+    for (int i = 0; i < JF_RING_SIZE; i++)
+        rmfree(rmmalloc(size));
+    return rmmalloc(size);
+}
+
+TEST_F(Fast, ABlockThatIsFreedAtOnceIsTheNextToBeGivenOut) {
     EXPECT_EQ(status_of_child([] {
-                  rmhandle_t kept = first_block();
-                  CHILD_EXPECT(is_near(kept));
-                  rmhandle_t handle = rmmalloc(100);
+                  rmhandle_t other = first_block();
+                  rmhandle_t handle = reused_block(100);
                   void *address = rmlock(handle);
                   rmunlock(handle);
+                  for (size_t size = 92; size <= 104; size++) { // of the same stride
+                      rmfree(handle);
+                      CHILD_EXPECT(kept_bin(other) == jf_bins_of_size(100));
+                      CHILD_EXPECT(rmheap_of(handle) == nullptr);
+                      CHILD_EXPECT(rmcheck(nullptr) == 0);
+                      rmhandle_t next = rmmalloc(size);
+                      CHILD_EXPECT(kept_bin(other) == 0);
+                      CHILD_EXPECT(rmlock(next) == address);
+                      rmunlock(next);
+                      CHILD_EXPECT(next != handle && rmsize(next) == size);
+                      CHILD_EXPECT(rmcheck(nullptr) == 0);
+                      handle = next;
+                  }
+                  return 0;
+              }),
+              0);
+}
+
+TEST_F(Fast, ABlockAtHandGivesWayToTheNextOfAnotherSize) {
+    EXPECT_EQ(status_of_child([] {
+                  rmhandle_t other = first_block();
+                  rmfree(reused_block(100));
+                  rmfree(reused_block(200));
+                  CHILD_EXPECT(kept_bin(other) == jf_bins_of_size(200));
+                  CHILD_EXPECT(rmcheck(nullptr) == 0);
+                  rmhandle_t handle = rmmalloc(100);
+                  CHILD_EXPECT(kept_bin(other) == 0);
+                  CHILD_EXPECT(rmcheck(nullptr) == 0);
                   rmfree(handle);
-                  CHILD_EXPECT(in_bin(kept, 100) == 1);
-                  rmhandle_t next = rmmalloc(97);
-                  CHILD_EXPECT(rmlock(next) == address);
-                  CHILD_EXPECT(next != handle && rmsize(next) == 97);
-                  CHILD_EXPECT(rmheap_of(handle) == nullptr);
+                  CHILD_EXPECT(kept_bin(other) == jf_bins_of_size(100));
+                  rmcompact(0);
+                  CHILD_EXPECT(kept_bin(other) == 0);
                   CHILD_EXPECT(rmcheck(nullptr) == 0);
                   return 0;
               }),
               0);
+}
+
+TEST_F(Fast, OnlyABlockAsItWasGivenOutIsKeptAtHand) {
+    EXPECT_EQ(status_of_child([] {
+                  rmhandle_t other = first_block();
+                  rmhandle_t handle = reused_block(200);
+                  CHILD_EXPECT(rmrealloc(handle, 20) == 0); // shrinks in place
+                  rmfree(handle);
+                  CHILD_EXPECT(kept_bin(other) == 0 || kept_bin(other) == jf_bins_of_size(20));
+                  CHILD_EXPECT(rmcheck(nullptr) == 0);
+                  handle = reused_block(200);
+                  CHILD_EXPECT(rmrealloc(handle, 200000) == 0);
+                  rmfree(handle);
+                  CHILD_EXPECT(rmcheck(nullptr) == 0);
+                  rmfree(reused_block(4)); // the least stride
+                  CHILD_EXPECT(kept_bin(other) == 0);
+                  CHILD_EXPECT(rmmalloc(SIZE_MAX - 5) == nullptr);
+                  rmfree(nullptr);
+                  CHILD_EXPECT(rmcheck(nullptr) == 0);
+                  return 0;
+              }),
+              0);
+}
+
+TEST_F(Fast, ABlockAtHandIsFreed) {
+    rmhandle_t handle = nullptr;
+    EXPECT_DEATH(
+        {
+            first_block();
+            handle = reused_block(100);
+            rmfree(handle);
+            rmfree(handle);
+        },
+        "rmfree.*freed");
+    EXPECT_DEATH(
+        {
+            first_block();
+            handle = reused_block(100);
+            rmlock(handle);
+            rmfree(handle);
+        },
+        "rmfree.*locked");
+}
+
+// What another thread does to the block that was given out last.
+TEST_F(Fast, AnotherThreadMayEndOrChangeTheBlockGivenOutLast) {
+    auto on_another = [](auto &&work) { std::thread(work).join(); };
+    EXPECT_EQ(status_of_child([&] {
+                  rmhandle_t other = first_block();
+                  on_another([] {});
+                  rmhandle_t handle = reused_block(100);
+                  rmhandle_t theirs = nullptr;
+                  on_another([&] {
+                      rmfree(handle);
+                      for (int i = 0; i < 2 * JF_RING_SIZE; i++)
+                          rmfree(rmmalloc(100));
+                      theirs = rmmalloc(200);
+                  });
+                  rmhandle_t next = rmmalloc(100);
+                  CHILD_EXPECT(next != handle && rmsize(next) == 100);
+                  on_another([&] { CHILD_EXPECT(rmrealloc(next, 1500) == 0); });
+                  rmfree(next);
+                  CHILD_EXPECT(kept_bin(other) == 0);
+                  rmhandle_t more = reused_block(100);
+                  on_another([&] { rmcompact(0); });
+                  rmfree(more);
+                  CHILD_EXPECT(kept_bin(other) == jf_bins_of_size(100));
+                  on_another([&] { rmcompact(0); });
+                  CHILD_EXPECT(kept_bin(other) == 0);
+                  CHILD_EXPECT(rmsize(rmmalloc(100)) == 100 && rmsize(theirs) == 200);
+                  CHILD_EXPECT(rmcheck(nullptr) == 0);
+                  return 0;
+              }),
+              0);
+    EXPECT_DEATH(
+        {
+            first_block();
+            rmhandle_t handle = reused_block(100);
+            on_another([&] { rmfree(handle); });
+            rmfree(handle);
+        },
+        "rmfree.*freed");
 }
 
 TEST_F(Fast, BlocksThatABinDoesNotTakeGoElsewhere) {
@@ -81,49 +197,41 @@ TEST_F(Fast, BlocksThatABinDoesNotTakeGoElsewhere) {
 
 TEST_F(Fast, AnEntryWhoseGenerationComesRoundLeavesTheBin) {
     EXPECT_EQ(status_of_child([] {
-                  rmhandle_t kept = first_block();
-                  rmhandle_t first = rmmalloc(100);
-                  rmfree(first);
-                  for (int i = 0; i < JF_GENERATION_MAX; i++)
-                      rmfree(rmmalloc(100));
-                  CHILD_EXPECT(in_bin(kept, 100) == 0);
+                  rmhandle_t other = first_block();
+                  rmhandle_t handle = reused_block(100);
+                  for (int i = 0; i < 2 * JF_GENERATION_MAX; i++) {
+                      rmfree(handle);
+                      CHILD_EXPECT(rmheap_of(handle) == nullptr);
+                      handle = rmmalloc(100);
+                      CHILD_EXPECT(rmsize(handle) == 100);
+                  }
+                  rmfree(handle);
+                  CHILD_EXPECT(kept_bin(other) == 0 || kept_bin(other) == jf_bins_of_size(100));
                   CHILD_EXPECT(rmcheck(nullptr) == 0);
                   return 0;
               }),
               0);
 }
 
-TEST_F(Fast, AHeapThatHasGrownUsesTheRing) {
-    EXPECT_EQ(status_of_child([] {
-                  rmhandle_t kept = first_block();
-                  for (int i = 0; i < 2 * JF_NEAR_BYTES / 1024; i++)
-                      rmmalloc(1024);
-                  CHILD_EXPECT(!is_near(kept));
-                  rmfree(rmmalloc(100));
-                  CHILD_EXPECT(in_bin(kept, 100) == 0);
-                  return 0;
-              }),
-              0);
-}
-
 TEST_F(Fast, OtherHeapsAndPoolsEndIt) {
-    EXPECT_EQ(status_of_child([] {
-                  rmhandle_t kept = first_block();
-                  CHILD_EXPECT(rmheap_create(nullptr) != nullptr);
-                  CHILD_EXPECT(!is_near(kept));
-                  return 0;
-              }),
-              0);
-    EXPECT_EQ(status_of_child([] {
-                  rmhandle_t kept = first_block();
-                  CHILD_EXPECT(rmpool_create(nullptr, 64, 0, nullptr) != nullptr);
-                  CHILD_EXPECT(!is_near(kept));
-                  for (int i = 0; i < 2000; i++)
-                      rmmalloc(1000);
-                  CHILD_EXPECT(!is_near(kept));
-                  return 0;
-              }),
-              0);
+    auto ended = [](bool pool) {
+        rmhandle_t other = first_block();
+        rmhandle_t handle = reused_block(100);
+        if (pool)
+            CHILD_EXPECT(rmpool_create(nullptr, 64, 0, nullptr) != nullptr);
+        else
+            CHILD_EXPECT(rmheap_create(nullptr) != nullptr);
+        rmfree(handle);
+        CHILD_EXPECT(kept_bin(other) == 0);
+        for (int i = 0; i < 2000; i++) // so that the thread is in want of a region
+            rmmalloc(1000);
+        rmfree(reused_block(100));
+        CHILD_EXPECT(kept_bin(other) == 0);
+        CHILD_EXPECT(rmcheck(nullptr) == 0);
+        return 0;
+    };
+    EXPECT_EQ(status_of_child([&] { return ended(false); }), 0);
+    EXPECT_EQ(status_of_child([&] { return ended(true); }), 0);
 }
 
 } // namespace

@@ -136,7 +136,7 @@ static void enlist(struct jf_pool *pool) {
         pool->next->previous = pool;
     *link = pool;
     __atomic_store_n(&window->pool_ops, &jf_pool_ops, __ATOMIC_RELEASE);
-    jf_window_leave_near(window);
+    jf_window_leave_sole(window);
     jf_os_mutex_unlock(&window->mutex);
 }
 

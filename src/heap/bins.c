@@ -169,17 +169,9 @@ static struct jf_heap *sole_heap(const struct jf_window *window) {
                                               : NULL;
 }
 
-static bool is_near(const struct jf_heap *heap) {
-    return jf_word_load(&heap->u.grow.committed) <= JF_NEAR_BYTES;
-}
-
-void jf_thread_judge_near(struct jf_thread *thread, const struct jf_heap *heap) {
-    struct jf_share *share = jf_thread_share(thread, heap);
-    bool sole = share != NULL && sole_heap(thread->window) == heap && bins_of(thread, heap) != NULL;
-    if (sole)
-        share->heap = heap;
+void jf_thread_judge_sole(struct jf_thread *thread, const struct jf_heap *heap) {
+    bool sole = sole_heap(thread->window) == heap && bins_of(thread, heap) != NULL;
     __atomic_store_n(&thread->keep, sole ? JF_WORD_FREED : 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&thread->near_share, sole && is_near(heap) ? share : NULL, __ATOMIC_RELAXED);
 }
 
 /* Makes room in a full bin: its older half, which is least likely to be in the cache, goes to the depot, or
@@ -285,16 +277,6 @@ JF_NOINLINE rmhandle_t jf_thread_leave_with_other_kept(struct jf_thread *thread,
 }
 
 JF_NOINLINE void jf_thread_leave_with_full_ring(struct jf_thread *thread) {
-    jf_thread_empty_ring(thread);
-    jf_thread_leave(thread);
-}
-
-JF_NOINLINE void jf_thread_leave_with_full_bin(struct jf_thread *thread, uint32_t index) {
-    /* what it costs to be told that the heap has grown */
-    const struct jf_share *share = thread->near_share;
-    if (share != NULL && !is_near(share->heap))
-        __atomic_store_n(&thread->near_share, NULL, __ATOMIC_RELAXED);
-    thread->ring[thread->ring_count++] = index;
     jf_thread_empty_ring(thread);
     jf_thread_leave(thread);
 }

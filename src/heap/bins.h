@@ -43,7 +43,9 @@ static inline bool jf_bin_push(struct jf_block_bin *bin, uint32_t index) {
     uint32_t count = bin->count;
     if (!RM_LIKELY(count < bin->room))
         return false;
-    bin->slot[count] = index;
+    uint32_t *slot = bin->slot;
+    __asm__("" : "+r"(slot)); /* else the slot's address is worked out anew */
+    slot[count] = index;
     bin->count = count + 1;
     return true;
 }

@@ -6,9 +6,8 @@
 
 #include "heap/heap.h"
 
-/* How a quick free went: not; it is done; or it is, and the thread, which is still inside, has to empty its
- * ring, or to find another place for the block than its bin. */
-enum jf_fast_freed { JF_FAST_NOT_FREED, JF_FAST_FREED, JF_FAST_RING_FULL, JF_FAST_BIN_FULL };
+/* How a quick free went: not; it is done; or it is, and the thread, which is still inside, has to empty its ring. */
+enum jf_fast_freed { JF_FAST_NOT_FREED, JF_FAST_FREED, JF_FAST_RING_FULL };
 
 #if JF_HAS_GROWING
 
@@ -158,17 +157,10 @@ static inline rmhandle_t jf_fast_bump(size_t size) {
     return (rmhandle_t)((uintptr_t)entry | (uintptr_t)(word & JF_ENTRY_GENERATION_MASK) << 12);
 }
 
-/* Puts a block that was freed into its bin, or into the ring, if its header is not to be waited for. The thread is inside;
- * or `single`, the only one there is. What is left to be done then. */
+/* Puts a block that was freed into the ring: its header is wanted when that is emptied. The thread is inside; or `single`,
+ * the only one there is. */
 static inline enum jf_fast_freed jf_fast_put(struct jf_thread *thread, uintptr_t at,
                                              uint32_t index) {
-    struct jf_share *share = __atomic_load_n(&thread->near_share, __ATOMIC_RELAXED);
-    if (share != NULL) {
-        size_t bin = jf_header_load_low(at) >> 12;
-        bool kept = RM_LIKELY(bin < JF_BINS) && jf_bin_push(&share->bins.of[bin], index);
-        return RM_LIKELY(kept) ? JF_FAST_FREED : JF_FAST_BIN_FULL;
-    }
-    /* it is wanted when the ring is emptied */
     __builtin_prefetch((void *)at, 1);
     thread->ring[thread->ring_count++] = index;
     return RM_LIKELY(thread->ring_count != JF_RING_SIZE) ? JF_FAST_FREED : JF_FAST_RING_FULL;
@@ -250,14 +242,6 @@ static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
     return freed;
 }
 
-/* What is to be done then. */
-static inline void jf_fast_finish(rmhandle_t handle, enum jf_fast_freed freed) {
-    if (freed == JF_FAST_RING_FULL)
-        jf_thread_leave_with_full_ring(jf_thread_root);
-    else
-        jf_thread_leave_with_full_bin(jf_thread_root, (uint32_t)jf_fast_index((uintptr_t)handle));
-}
-
 #else
 
 typedef rmhandle_t jf_fast_else(size_t size);
@@ -274,10 +258,6 @@ static inline rmhandle_t jf_fast_bump(size_t size) {
 static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
     (void)handle;
     return JF_FAST_NOT_FREED;
-}
-
-static inline void jf_fast_finish(rmhandle_t handle, enum jf_fast_freed freed) {
-    (void)handle, (void)freed;
 }
 
 #endif

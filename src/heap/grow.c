@@ -52,7 +52,7 @@ struct jf_heap *jf_grow_create(struct jf_window *window, const struct jf_options
         window->heaps[id] = heap;
         heap->u.grow.id = id;
         __atomic_store_n(&window->sole, sole, __ATOMIC_RELAXED);
-        jf_window_leave_near(window);
+        jf_window_leave_sole(window);
         if (id == window->heap_count)
             window->heap_count++;
     }
@@ -308,7 +308,7 @@ static bool supply(struct jf_thread *thread, struct jf_heap *heap, size_t stride
     jf_os_mutex_lock(&window->mutex);
     jf_window_relist_locked(window);
     jf_thread_note_activity(thread);
-    jf_thread_judge_near(thread, heap);
+    jf_thread_judge_sole(thread, heap);
     bool done = supply_entry(thread);
     struct jf_local *local = lacking(thread, heap, stride, align_log2);
     if (done && !hole_takes(local, stride, align_log2)) {

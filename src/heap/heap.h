@@ -61,7 +61,6 @@ enum {
     JF_REGION_BINS = 32,      /* by live bytes in 32nds of a region */
     JF_CLAIM_SIZE = 64 << 10, /* bytes of a hole that are committed and claimed at a time */
     JF_LARGE_MIN = 128 << 10, /* strides from here up get a chunk of their own */
-    JF_NEAR_BYTES = 2 << 20,  /* a heap that is no larger is likely to be in the cache */
     JF_RING_SIZE = 32,        /* freed entries a thread gathers before it looks at their blocks */
 };
 #define JF_REGION_SIZE ((size_t)1 << JF_REGION_SHIFT)
@@ -208,8 +207,6 @@ struct jf_thread {
     uint32_t changing; /* 1 between jf_thread_begin_change and jf_thread_end_change */
     uint32_t ring_count;
     struct jf_share *fast_share; /* of the default heap, when nothing forbids the fast path */
-    struct jf_share
-        *near_share; /* of the only heap, when what it has is likely to be in the cache */
     /* The block that was taken out of a bin last may well be the next to be freed: then it waits at hand. */
     rmhandle_t last;     /* its handle, also while it waits; NULL: none */
     jf_word *last_entry; /* of no block: `no_entry` */
@@ -545,10 +542,10 @@ void jf_thread_allow_fast(struct jf_thread *thread, const struct jf_heap *heap);
 void jf_window_forbid_fast(struct jf_window *window);
 void jf_thread_forbid_fast(struct jf_thread *thread);
 
-/* Lets the thread put what it frees into bins at once, if there is no other heap or pool and the heap is so
- * small that headers are likely to be in the cache; and ends that for all threads. The window's mutex is held. */
-void jf_thread_judge_near(struct jf_thread *thread, const struct jf_heap *heap);
-void jf_window_leave_near(struct jf_window *window);
+/* Lets the thread keep the block given out last at hand when it is freed, if there is no other heap or pool, so that it can
+ * only be one of this heap; and ends that for all threads. The window's mutex is held. */
+void jf_thread_judge_sole(struct jf_thread *thread, const struct jf_heap *heap);
+void jf_window_leave_sole(struct jf_window *window);
 
 /* Brackets what a fork must not cut in two, so that the child finds no entry RESIZING and no large block
  * without an entry. Waits while a fork is under way. Not to be nested; no mutex held. NULL when there is no
@@ -636,8 +633,6 @@ void jf_thread_bury(struct jf_thread *thread, uint32_t index);
 /* Empties the ring only: into the bins what they take. */
 void jf_thread_empty_ring(struct jf_thread *thread);
 void jf_thread_leave_with_full_ring(struct jf_thread *thread);
-/* The same when a block was freed that the near share's bins do not take: it goes through the ring. */
-void jf_thread_leave_with_full_bin(struct jf_thread *thread, uint32_t index);
 /* A block was given out while one of another stride waits at hand: that goes into its bin, and the one given out is noted
  * as the last; or, when that has no room, nothing changes. Gives its handle. */
 rmhandle_t jf_thread_leave_with_other_kept(struct jf_thread *thread, struct jf_share *share,

@@ -128,7 +128,6 @@ void jf_thread_allow_fast(struct jf_thread *thread, const struct jf_heap *heap) 
 
 static void leave_sole(struct jf_thread *thread) {
     __atomic_store_n(&thread->keep, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&thread->near_share, NULL, __ATOMIC_RELAXED);
 }
 
 void jf_thread_forbid_fast(struct jf_thread *thread) {
@@ -143,7 +142,7 @@ void jf_window_forbid_fast(struct jf_window *window) {
     jf_os_mutex_unlock(&window->mutex);
 }
 
-void jf_window_leave_near(struct jf_window *window) {
+void jf_window_leave_sole(struct jf_window *window) {
     for (struct jf_thread *thread = window->threads; thread != NULL; thread = thread->next)
         leave_sole(thread);
 }
