@@ -219,12 +219,12 @@ static inline enum jf_fast_freed jf_fast_free_any(struct jf_thread *thread, rmha
 }
 
 /* Frees what can be freed in few steps; nothing is done when it is anything else. The block that was given out last is
- * kept at hand. Of no block, whose handle NULL may be given here, the entry is not as expected. */
+ * kept at hand. If it waits there already, or there is none and the handle is NULL, its entry is not as expected. */
 static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
     struct jf_thread *thread = jf_thread_root;
     if (!RM_LIKELY(thread != NULL))
         return JF_FAST_NOT_FREED;
-    bool last = handle == thread->last && thread->kept_bin == 0;
+    bool last = handle == thread->last;
     enum jf_fast_freed freed = JF_FAST_NOT_FREED;
     if (jf_is_single_threaded()) {
         if (last)
