@@ -48,6 +48,17 @@ TEST(Malloc, EveryBlockIsAlignedAndUsableToItsEnd) {
     }
 }
 
+TEST(Malloc, LittleIsLostToRounding) {
+    if (getenv("JEFF_HARDENED") != nullptr)
+        GTEST_SKIP() << "blocks have guards";
+    for (size_t size = 1; size <= 100000; size += size <= 1024 ? 1 : 97) {
+        void *block = CALL(malloc)(size);
+        ASSERT_NE(nullptr, block);
+        EXPECT_LE(CALL(malloc_usable_size)(block) - size, size <= 512 ? 15 : size / 8) << size;
+        CALL(free)(block);
+    }
+}
+
 TEST(Malloc, BlocksOfNoSizeAreDistinct) {
     std::set<void *> blocks;
     for (int i = 0; i < 1000; i++)

@@ -211,7 +211,7 @@ TEST(FreeUnits, KeepMemoryForAWhileAndThenGiveItBack) {
         if (i % (segment / 2) != 0)
             jeff_free(blocks[i]);
     EXPECT_GT(jf_malloc.dirty_units, 64u) << "young ones stay";
-    EXPECT_LE(jf_malloc.dirty_units, most + jf_malloc.used_units / 4);
+    EXPECT_LE(jf_malloc.dirty_units, most + jf_malloc.used_units / 16);
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
     for (size_t i = segment / 2; i < count; i += segment)
         jeff_free(blocks[i]);
@@ -220,6 +220,24 @@ TEST(FreeUnits, KeepMemoryForAWhileAndThenGiveItBack) {
         EXPECT_EQ(blocks[i][0], 1);
         jeff_free(blocks[i]);
     }
+}
+
+TEST(FreeUnits, OfAProgramThatUsesMuchHoldNoMoreThanASixteenth) {
+    constexpr size_t unit = 8; // blocks of 8 KiB
+    constexpr size_t count = 1024 * unit;
+    jeff_malloc_trim(0);
+    std::vector<char *> blocks(count);
+    for (char *&block : blocks) {
+        block = static_cast<char *>(jeff_malloc(8192));
+        block[0] = 1;
+    }
+    for (size_t i = 0; i < count; i++)
+        if (i / unit % 4 == 0)
+            jeff_free(blocks[i]);
+    EXPECT_LE(jf_malloc.dirty_units, 64 + 128 + jf_malloc.used_units / 16);
+    for (size_t i = 0; i < count; i++)
+        if (i / unit % 4 != 0)
+            jeff_free(blocks[i]);
 }
 
 // --- the environment

@@ -12,6 +12,7 @@ enum {
     BIN_CELLS_MAX = 250,  /* but not more cells */
     BIN_MEDIUM_BYTES = 256 << 10,
     BIN_MEDIUM_MAX = 8,
+    SLOTS_CLASSES = 16, /* whose stacks are one piece of memory */
     CARVE_BYTES = 4096, /* carved at a time: cells on the same page */
     IDLE_MAX = 4,       /* caches of ended threads that are left as they are */
     STEADY_SPANS = 4,   /* of a class, in use: it grows, and the next one will fill up too */
@@ -29,9 +30,9 @@ _Static_assert(sizeof(struct jf_cell) <= 16, "the smallest cell holds it");
 static struct jf_slot no_slot;
 const struct jf_cache jf_cache_none = {
     .bins = {NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8,
-             NONE},
+             NONE_8, NONE},
 };
-_Static_assert(JF_CLASSES == 11 * 8 + 1, "every bin is there");
+_Static_assert(JF_CLASSES == 12 * 8 + 1, "every bin is there");
 _Static_assert(offsetof(struct jf_cache, others) < 1 << JF_TAG_SHIFT, "an offset is below the tag");
 JF_THREAD_LOCAL struct jf_cache *jf_cache_front = (struct jf_cache *)(uintptr_t)&jf_cache_none;
 static JF_THREAD_LOCAL struct jf_cache *own;
@@ -238,25 +239,25 @@ static size_t others_limit(unsigned number) {
     return (bin_limit(number) + 1) / 2;
 }
 
-/* Stacks for `count` bins, the first of which is for the class; false without memory. */
-static bool add_slots(struct jf_bin *bins, unsigned first, unsigned count,
-                      size_t (*limit_of)(unsigned number)) {
-    size_t all = 0;
-    for (unsigned i = 0; i < count; i++)
-        all += limit_of(first + i) + 1;
-    struct jf_slot *slots = jf_arena_meta_alloc(jf_malloc.arena, all * sizeof *slots);
-    if (slots == NULL)
-        return false;
-    for (unsigned i = 0; i < count; i++) {
-        size_t limit = limit_of(first + i);
-        bins[i] = (struct jf_bin){slots, slots + limit};
-        slots += limit + 1;
+/* Stacks for the bins of classes up to `last` that have none; false without memory. */
+static bool add_slots(struct jf_bin *bins, unsigned last, size_t (*limit_of)(unsigned number)) {
+    for (unsigned first = 1; first <= last; first += SLOTS_CLASSES) {
+        if (bins[first].top != NULL)
+            continue;
+        unsigned end_class = first + SLOTS_CLASSES <= last ? first + SLOTS_CLASSES : last + 1;
+        size_t count = 0;
+        for (unsigned number = first; number < end_class; number++)
+            count += limit_of(number) + 1;
+        struct jf_slot *slots = jf_arena_meta_alloc(jf_malloc.arena, count * sizeof *slots);
+        if (slots == NULL)
+            return false;
+        for (unsigned number = first; number < end_class; number++) {
+            size_t limit = limit_of(number);
+            bins[number] = (struct jf_bin){slots, slots + limit};
+            slots += limit + 1;
+        }
     }
     return true;
-}
-
-static bool add_others(struct jf_cache *cache) {
-    return add_slots(&cache->others[1], 1, JF_CLASS_SMALL_LAST, others_limit);
 }
 
 /* Of the slot without a cell. */
@@ -378,7 +379,8 @@ static void send_others(struct jf_cache *cache, unsigned number) {
 
 /* Whether there is room for another cell of others, which is made if need be. */
 static bool make_room_for_others(struct jf_cache *cache, unsigned number) {
-    if (cache->others[number].top == NULL && !add_others(cache))
+    if (cache->others[number].top == NULL &&
+        !add_slots(cache->others, JF_CLASS_SMALL_LAST, others_limit))
         return false;
     if (cache->others[number].top == cache->others[number].end)
         send_others(cache, number);
@@ -566,11 +568,7 @@ static struct jf_cache *new_cache(void) {
     if (cache == NULL)
         cache = jf_arena_meta_alloc(jf_malloc.arena, sizeof *cache);
     jf_malloc.unfinished = cache;
-    if (cache == NULL ||
-        (cache->bins[1].top == NULL &&
-         !add_slots(&cache->bins[1], 1, JF_CLASS_LINEAR, bin_limit)) ||
-        !add_slots(&cache->bins[JF_CLASS_LINEAR + 1], JF_CLASS_LINEAR + 1,
-                   JF_CLASS_LAST - JF_CLASS_LINEAR, bin_limit))
+    if (cache == NULL || !add_slots(cache->bins, JF_CLASS_LAST, bin_limit))
         return NULL;
     jf_malloc.unfinished = NULL;
     size_t made = jf_malloc.caches_made++;

@@ -7,7 +7,7 @@
 enum {
     EMPTY_SEGMENTS_MAX = 2,     /* kept whole */
     DIRTY_UNITS_MIN = 64,       /* free units that may keep their memory, */
-    DIRTY_UNITS_SHARE_LOG2 = 2, /* or a quarter of the units in use; */
+    DIRTY_UNITS_SHARE_LOG2 = 4, /* or a sixteenth of the units in use; */
     YOUNG_UNITS = 128,          /* and so many more for a while */
     FETCH_BYTES =
         32 << 10 /* of a span that is about to be used, whose pages are fetched at a time */

@@ -1,5 +1,5 @@
-/* Size classes of the malloc facade: multiples of 16 up to 256, then eight to a doubling, so that two
- * neighbours are at most 12.5 % apart from 128 bytes on. Classes 1..56 (to 8 KiB) are small, 57..88 (to
+/* Size classes of the malloc facade: multiples of 16 up to 512, then eight to a doubling, so that two
+ * neighbours are at most 12.5 % apart from 128 bytes on. Classes 1..64 (to 8 KiB) are small, 65..96 (to
  * 128 KiB) are medium; what is larger has a chunk of its own.
  */
 #ifndef JEFF_MALLOC_CLASSES_H
@@ -9,13 +9,13 @@
 
 enum {
     JF_CLASS_GRAIN_SHIFT = 4,
-    JF_CLASS_LINEAR = 16, /* classes 1..16 are multiples of 16 */
-    JF_CLASS_LINEAR_SHIFT = JF_CLASS_GRAIN_SHIFT + 4,
+    JF_CLASS_LINEAR = 32, /* classes 1..32 are multiples of 16 */
+    JF_CLASS_LINEAR_SHIFT = JF_CLASS_GRAIN_SHIFT + 5,
     JF_CLASS_SMALL_SHIFT = 13,
     JF_CLASS_MEDIUM_SHIFT = 17,
     JF_CLASS_SMALL_LAST =
-        JF_CLASS_LINEAR + 8 * (JF_CLASS_SMALL_SHIFT - JF_CLASS_LINEAR_SHIFT),              /* 56 */
-    JF_CLASS_LAST = JF_CLASS_LINEAR + 8 * (JF_CLASS_MEDIUM_SHIFT - JF_CLASS_LINEAR_SHIFT), /* 88 */
+        JF_CLASS_LINEAR + 8 * (JF_CLASS_SMALL_SHIFT - JF_CLASS_LINEAR_SHIFT),              /* 64 */
+    JF_CLASS_LAST = JF_CLASS_LINEAR + 8 * (JF_CLASS_MEDIUM_SHIFT - JF_CLASS_LINEAR_SHIFT), /* 96 */
     JF_CLASSES = JF_CLASS_LAST + 1,
 };
 #define JF_SMALL_MAX ((size_t)1 << JF_CLASS_SMALL_SHIFT)
