@@ -9,7 +9,7 @@
 #define NUMBER(steps)                                                                              \
     ((steps) <= 1 ? 1 : (steps) <= JF_CLASS_LINEAR ? (steps) : LARGER((steps)*16ULL))
 #define BIN(steps)                                                                                 \
-    ((uint16_t)(offsetof(struct jf_cache, bins) + NUMBER(steps) * sizeof(struct jf_bin)))
+    ((uint16_t)(offsetof(struct jf_cache, bins) + (size_t)NUMBER(steps) * sizeof(struct jf_bin)))
 #define BINS_8(first)                                                                              \
     BIN(first), BIN((first) + 1), BIN((first) + 2), BIN((first) + 3), BIN((first) + 4),            \
         BIN((first) + 5), BIN((first) + 6), BIN((first) + 7)
