@@ -41,10 +41,25 @@ class BareHeap {
 
     /* Slides all live blocks down; returns the bytes they take. */
     size_t compact() {
-        char *to = memory_.data();
+        slide<false>(0);
+        return static_cast<size_t>(to_ - memory_.data());
+    }
+
+    /* The same until the thread's CPU time has come to `deadline`; whether it is done. */
+    bool compact_until(uint64_t deadline) {
+        return slide<true>(deadline);
+    }
+
+  private:
+    enum { AHEAD_LINES = 4096, AHEAD_ENTRIES = 2048, LINE = 64, BLOCKS_AT_A_TIME = 32 };
+
+    template <bool timed> bool slide(uint64_t deadline) {
+        char *to = to_;
         const char *end = memory_.data() + end_;
-        const char *ahead = to;
-        for (const char *at = to; at < end;) {
+        const char *ahead = ahead_, *at = at_;
+        for (unsigned count = 0; at < end; count++) {
+            if (timed && count % BLOCKS_AT_A_TIME == 0 && cpu_ns() >= deadline)
+                break;
             for (; ahead < at + AHEAD_ENTRIES && ahead < end; ahead += stride_of(load(ahead)))
                 prefetch_for(ahead);
             uint64_t header = load(at);
@@ -56,11 +71,9 @@ class BareHeap {
             }
             at += stride;
         }
-        return static_cast<size_t>(to - memory_.data());
+        to_ = to, at_ = at, ahead_ = ahead;
+        return at == end;
     }
-
-  private:
-    enum { AHEAD_LINES = 4096, AHEAD_ENTRIES = 2048, LINE = 64 };
 
     static uint64_t load(const char *at) {
         uint64_t word;
@@ -96,6 +109,8 @@ class BareHeap {
     Array<uint64_t> entries_;
     size_t end_;
     size_t live_ = 0;
+    char *to_ = memory_.data();
+    const char *at_ = memory_.data(), *ahead_ = memory_.data(); /* how far the slide has come */
 };
 
 /* Nanoseconds that a plain memmove of `size` bytes takes, `size` bytes down, in memory that is there. */

@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum {
-    LINES_AHEAD = 4096, /* bytes */
+    LINES_AHEAD = 8192, /* bytes */
     PLACE_AHEAD = 512,
     LINE = 64,
     GIVE_NS = 160000,     /* what giving back a region's memory is first thought to take at most, */
