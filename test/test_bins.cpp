@@ -215,6 +215,23 @@ TEST_F(Bins, TheDepotGivesAThreadBackWhatItGave) {
     EXPECT_EQ(heap.check(), 0) << heap.fault.text;
 }
 
+TEST_F(Bins, WhatAThreadHasGivenServesOthersWhenItHasEnded) {
+    fill(50000, 64);
+    std::set<uintptr_t> places;
+    std::thread([&] {
+        std::vector<rmhandle_t> handles = fill(1000, 64);
+        for (rmhandle_t handle : handles)
+            places.insert(heap.payload(handle));
+        free_all(handles);
+        fill(JF_BIN_BLOCKS + 1, 64); // it has taken something back, and the part is closed again
+    }).join();
+    ASSERT_GT(jf_depot_blocks(heap.get()), 500u);
+    size_t met = 0;
+    for (rmhandle_t handle : fill(500, 64))
+        met += places.count(heap.payload(handle));
+    EXPECT_EQ(met, 500u);
+}
+
 TEST_F(Bins, RandomReplacementNeedsLittleMoreThanWhatLives) {
     std::vector<rmhandle_t> handles(20000);
     uint64_t state = 1;

@@ -370,6 +370,24 @@ TEST_F(CheckGrowing, Rule16BinThatLosesOrConfusesBlocks) {
     expect_fault(heap, 16, "bins");
 }
 
+TEST_F(CheckGrowing, Rule16BlockAtHandThatIsLostOrWaitsTwice) {
+    jf_thread *thread = jf_thread_get(heap.window());
+    jf_thread_empty_ring(thread);
+    if (JF_MARK_ACTIVE)
+        GTEST_SKIP() << "no bins";
+    size_t bin = jf_bins_of_size(100);
+    jf_share *share = jf_thread_share(thread, heap.get());
+    ASSERT_GT(share->bins.of[bin].count, 2u);
+    uint32_t index = share->bins.of[bin].slot[share->bins.of[bin].count - 1];
+    Broken entry(thread->last_entry, jf_space_entry(heap.get()->space, index));
+    Broken kept(thread->kept_bin, bin);
+    expect_fault(heap, 16, "bins"); // it is in the bin as well
+    Broken count(share->bins.of[bin].count, share->bins.of[bin].count - 1);
+    EXPECT_EQ(heap.check(), 0) << heap.fault.text;
+    Broken other(thread->kept_bin, bin + 1);
+    expect_fault(heap, 16, "bins");
+}
+
 TEST_F(CheckGrowing, WhatAThreadHasInHandIsLeftOut) {
     jf_thread *other = nullptr;
     jf_region *region = nullptr;

@@ -5,6 +5,7 @@
 
 #include <jeff/pool.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <set>
 #include <thread>
@@ -63,7 +64,7 @@ TEST_F(Fast, ABlockThatIsFreedAtOnceIsTheNextToBeGivenOut) {
                       CHILD_EXPECT(rmheap_of(handle) == nullptr);
                       CHILD_EXPECT(rmcheck(nullptr) == 0);
                       rmhandle_t next = rmmalloc(size);
-                      CHILD_EXPECT(kept_bin(other) == 0);
+                      CHILD_EXPECT(kept_bin(other) == JF_KEPT_NONE);
                       CHILD_EXPECT(rmlock(next) == address);
                       rmunlock(next);
                       CHILD_EXPECT(next != handle && rmsize(next) == size);
@@ -83,12 +84,12 @@ TEST_F(Fast, ABlockAtHandGivesWayToTheNextOfAnotherSize) {
                   CHILD_EXPECT(kept_bin(other) == jf_bins_of_size(200));
                   CHILD_EXPECT(rmcheck(nullptr) == 0);
                   rmhandle_t handle = rmmalloc(100);
-                  CHILD_EXPECT(kept_bin(other) == 0);
+                  CHILD_EXPECT(kept_bin(other) == JF_KEPT_NONE);
                   CHILD_EXPECT(rmcheck(nullptr) == 0);
                   rmfree(handle);
                   CHILD_EXPECT(kept_bin(other) == jf_bins_of_size(100));
                   rmcompact(0);
-                  CHILD_EXPECT(kept_bin(other) == 0);
+                  CHILD_EXPECT(kept_bin(other) == JF_KEPT_NONE);
                   CHILD_EXPECT(rmcheck(nullptr) == 0);
                   return 0;
               }),
@@ -101,16 +102,69 @@ TEST_F(Fast, OnlyABlockAsItWasGivenOutIsKeptAtHand) {
                   rmhandle_t handle = reused_block(200);
                   CHILD_EXPECT(rmrealloc(handle, 20) == 0); // shrinks in place
                   rmfree(handle);
-                  CHILD_EXPECT(kept_bin(other) == 0 || kept_bin(other) == jf_bins_of_size(20));
+                  CHILD_EXPECT(kept_bin(other) == JF_KEPT_NONE ||
+                               kept_bin(other) == jf_bins_of_size(20));
                   CHILD_EXPECT(rmcheck(nullptr) == 0);
                   handle = reused_block(200);
                   CHILD_EXPECT(rmrealloc(handle, 200000) == 0);
                   rmfree(handle);
                   CHILD_EXPECT(rmcheck(nullptr) == 0);
                   rmfree(reused_block(4)); // the least stride
-                  CHILD_EXPECT(kept_bin(other) == 0);
+                  CHILD_EXPECT(kept_bin(other) == JF_KEPT_NONE);
                   CHILD_EXPECT(rmmalloc(SIZE_MAX - 5) == nullptr);
                   rmfree(nullptr);
+                  CHILD_EXPECT(rmcheck(nullptr) == 0);
+                  return 0;
+              }),
+              0);
+}
+
+// Sizes whose sum with header and rounding overflows.
+TEST_F(Fast, SizesThatOverflowAreRefused) {
+    auto refused = [] {
+        for (size_t less = 0; less < 64; less++)
+            if (rmmalloc(SIZE_MAX - less) != nullptr)
+                return false;
+        return rmcheck(nullptr) == 0;
+    };
+    EXPECT_EQ(status_of_child([&] {
+                  CHILD_EXPECT(refused());
+                  first_block();
+                  CHILD_EXPECT(refused()); // no block was given out of a bin
+                  rmhandle_t handle = reused_block(4);
+                  CHILD_EXPECT(refused()); // the last one is in use
+                  rmfree(handle);
+                  CHILD_EXPECT(refused());
+                  rmfree(reused_block(100));
+                  CHILD_EXPECT(refused()); // one is at hand
+                  return 0;
+              }),
+              0);
+}
+
+uintptr_t address_of(rmhandle_t handle) {
+    auto address = reinterpret_cast<uintptr_t>(rmlock(handle));
+    rmunlock(handle);
+    return address;
+}
+
+// It may become a large block, and later another large one may lie where it was: then its entry would be as it was when
+// the block was given out.
+TEST_F(Fast, ABlockAtAMultipleOfAUnitIsNotGivenOutAgain) {
+    EXPECT_EQ(status_of_child([] {
+                  std::vector<rmhandle_t> handles(42000);
+                  for (rmhandle_t &handle : handles)
+                      handle = rmmalloc(100);
+                  auto found = std::find_if(handles.begin(), handles.end(), [](rmhandle_t handle) {
+                      return address_of(handle) % JF_UNIT_SIZE == 0;
+                  });
+                  CHILD_EXPECT(found != handles.end());
+                  uintptr_t place = address_of(*found);
+                  reused_block(300);
+                  for (int i = 0; i < JF_RING_SIZE - 1; i++)
+                      rmfree(rmmalloc(500));
+                  rmfree(*found); // the last of a full ring
+                  CHILD_EXPECT(address_of(rmmalloc(100)) != place);
                   CHILD_EXPECT(rmcheck(nullptr) == 0);
                   return 0;
               }),
@@ -155,13 +209,13 @@ TEST_F(Fast, AnotherThreadMayEndOrChangeTheBlockGivenOutLast) {
                   CHILD_EXPECT(next != handle && rmsize(next) == 100);
                   on_another([&] { CHILD_EXPECT(rmrealloc(next, 1500) == 0); });
                   rmfree(next);
-                  CHILD_EXPECT(kept_bin(other) == 0);
+                  CHILD_EXPECT(kept_bin(other) == JF_KEPT_NONE);
                   rmhandle_t more = reused_block(100);
                   on_another([&] { rmcompact(0); });
                   rmfree(more);
                   CHILD_EXPECT(kept_bin(other) == jf_bins_of_size(100));
                   on_another([&] { rmcompact(0); });
-                  CHILD_EXPECT(kept_bin(other) == 0);
+                  CHILD_EXPECT(kept_bin(other) == JF_KEPT_NONE);
                   CHILD_EXPECT(rmsize(rmmalloc(100)) == 100 && rmsize(theirs) == 200);
                   CHILD_EXPECT(rmcheck(nullptr) == 0);
                   return 0;
@@ -206,7 +260,8 @@ TEST_F(Fast, AnEntryWhoseGenerationComesRoundLeavesTheBin) {
                       CHILD_EXPECT(rmsize(handle) == 100);
                   }
                   rmfree(handle);
-                  CHILD_EXPECT(kept_bin(other) == 0 || kept_bin(other) == jf_bins_of_size(100));
+                  CHILD_EXPECT(kept_bin(other) == JF_KEPT_NONE ||
+                               kept_bin(other) == jf_bins_of_size(100));
                   CHILD_EXPECT(rmcheck(nullptr) == 0);
                   return 0;
               }),
@@ -222,11 +277,11 @@ TEST_F(Fast, OtherHeapsAndPoolsEndIt) {
         else
             CHILD_EXPECT(rmheap_create(nullptr) != nullptr);
         rmfree(handle);
-        CHILD_EXPECT(kept_bin(other) == 0);
+        CHILD_EXPECT(kept_bin(other) == JF_KEPT_NONE);
         for (int i = 0; i < 2000; i++) // so that the thread is in want of a region
             rmmalloc(1000);
         rmfree(reused_block(100));
-        CHILD_EXPECT(kept_bin(other) == 0);
+        CHILD_EXPECT(kept_bin(other) == JF_KEPT_NONE);
         CHILD_EXPECT(rmcheck(nullptr) == 0);
         return 0;
     };

@@ -306,7 +306,7 @@ static bool check_bins(struct jf_inspection *inspection, const struct jf_bins *b
 /* The block at the thread's hand, if it is one of this heap. */
 static bool check_kept(struct jf_inspection *inspection, const struct jf_thread *thread,
                        uint64_t *hash) {
-    if (thread->kept_bin == 0)
+    if (thread->kept_bin == JF_KEPT_NONE)
         return true;
     uint32_t index = jf_space_index(inspection->heap->space, thread->last_entry);
     jf_word header = waiting_header(inspection, index);

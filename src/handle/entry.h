@@ -14,7 +14,8 @@
  *   MOVING    as LIVE; a locker clears the bit and thereby aborts the move
  *   RESIZING  only whoever set it; lockers take their count back and wait
  *   PURGED    as LIVE with no memory: lock gives NULL
- *   PENDING   freed, its bytes not yet accounted; only who holds the ring, bin or batch that it is in
+ *   PENDING   freed, its bytes not yet accounted; only who holds the ring, bin or batch that it is in,
+ *             or the thread at whose hand it waits
  */
 #ifndef JEFF_HANDLE_ENTRY_H
 #define JEFF_HANDLE_ENTRY_H

@@ -110,11 +110,11 @@ void jf_thread_forget_last(struct jf_thread *thread) {
     thread->last = NULL;
     thread->last_entry = &thread->no_entry;
     thread->last_word = JF_ENTRY_LIVE;
-    thread->kept_bin = 0;
+    thread->kept_bin = JF_KEPT_NONE;
 }
 
 void jf_thread_drain(struct jf_thread *thread) {
-    if (thread->kept_bin != 0) {
+    if (thread->kept_bin != JF_KEPT_NONE) {
         jf_thread_bury(thread, jf_space_index(thread->table->space, thread->last_entry));
         jf_thread_forget_last(thread);
     }
@@ -134,7 +134,7 @@ static size_t bytes_in(const struct jf_bins *bins) {
 
 bool jf_thread_drain_much(struct jf_thread *thread) {
     const struct jf_window *window = thread->window;
-    bool left = thread->ring_count != 0 || thread->kept_bin != 0;
+    bool left = thread->ring_count != 0 || thread->kept_bin != JF_KEPT_NONE;
     for (uint32_t id = 0; id < thread->share_count; id++) {
         const struct jf_share *share = thread->shares[id];
         size_t bytes = share != NULL ? bytes_in(&share->bins) : 0;
@@ -266,7 +266,7 @@ JF_NOINLINE rmhandle_t jf_thread_leave_with_other_kept(struct jf_thread *thread,
     uint32_t kept = jf_space_index(space, thread->last_entry);
     if (jf_bin_push(&share->bins.of[thread->kept_bin], kept)) {
         jf_word *entry = jf_space_entry(space, jf_handle_index(space, handle));
-        thread->kept_bin = 0;
+        thread->kept_bin = JF_KEPT_NONE;
         thread->last = handle;
         thread->last_entry = entry;
         thread->last_word = __atomic_load_n(entry, __ATOMIC_RELAXED);

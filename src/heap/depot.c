@@ -69,10 +69,11 @@ static void drop_batch(const struct jf_heap *heap, struct jf_depot_part *part,
     part->spares++;
 }
 
+/* Statistics look at the sums at any time. */
 static void account(struct jf_depot_part *part, size_t bin, uint32_t count, bool given) {
     size_t bytes = count * bin * JF_GRAIN;
-    part->bytes += given ? bytes : 0 - bytes;
-    part->blocks += given ? count : 0 - count;
+    __atomic_store_n(&part->bytes, part->bytes + (given ? bytes : 0 - bytes), __ATOMIC_RELAXED);
+    __atomic_store_n(&part->blocks, part->blocks + (given ? count : 0 - count), __ATOMIC_RELAXED);
     part->changes++;
 }
 
@@ -87,12 +88,14 @@ static uint32_t take_batch(const struct jf_heap *heap, struct jf_depot_part *par
     account(part, bin, count, false);
     memcpy(indexes, batch->index, count * sizeof indexes[0]);
     drop_batch(heap, part, batch);
+    if (part->blocks == 0)
+        clear_bit(&depot_of(heap)->used, (uint32_t)(part - depot_of(heap)->part));
     return count;
 }
 
 /* ------------------------------------------------------------------------------------- give and take */
 
-/* All parts that are in use may have as much. */
+/* All parts that have something may have as much. */
 static bool has_room(const struct jf_heap *heap, const struct jf_depot_part *part, size_t bytes) {
     size_t most = (size_t)jf_word_load(&heap->u.grow.committed) >> JF_DEPOT_SHARE_SHIFT;
     unsigned parts = (unsigned)__builtin_popcount(load_bits(&depot_of(heap)->used));
@@ -108,7 +111,8 @@ unsigned jf_depot_give(struct jf_heap *heap, const struct jf_bins *bins, size_t 
     if (!try_part(part))
         return 0;
     set_bit(&depot->used, bins->depot_part);
-    if (part->gives < JF_DEPOT_UNUSED_GIVES && ++part->gives == JF_DEPOT_UNUSED_GIVES)
+    part->gives += part->gives < JF_DEPOT_UNUSED_GIVES;
+    if (part->gives == JF_DEPOT_UNUSED_GIVES)
         set_bit(&depot->open, bins->depot_part);
     struct jf_batch *batch =
         has_room(heap, part, count * bin * JF_GRAIN) ? make_batch(heap, part) : NULL;
@@ -131,8 +135,10 @@ static bool take_from(const struct jf_heap *heap, struct jf_depot_part *part, st
     if (!part_has(part, bin) || !try_part(part))
         return false;
     to->count = take_batch(heap, part, bin, to->slot);
-    if (own)
+    if (own && to->count != 0) {
         part->gives = 0;
+        clear_bit(&depot_of(heap)->open, bins->depot_part);
+    }
     leave_part(part);
     return to->count != 0;
 }
@@ -140,10 +146,8 @@ static bool take_from(const struct jf_heap *heap, struct jf_depot_part *part, st
 bool jf_depot_take(struct jf_heap *heap, struct jf_bins *bins, size_t bin) {
     struct jf_depot *depot = depot_of(heap);
     uint32_t others = load_bits(&depot->open) & ~((uint32_t)1 << bins->depot_part);
-    if (take_from(heap, part_of(heap, bins), bins, bin)) {
-        clear_bit(&depot->open, bins->depot_part);
+    if (take_from(heap, part_of(heap, bins), bins, bin))
         return true;
-    }
     for (; others != 0; others &= others - 1)
         if (take_from(heap, &depot->part[jf_bits_lowest(others)], bins, bin))
             return true;
@@ -165,14 +169,14 @@ bool jf_depot_has(const struct jf_heap *heap, const struct jf_bins *bins, size_t
 size_t jf_depot_bytes(const struct jf_heap *heap) {
     size_t bytes = 0;
     for (unsigned i = 0; i < JF_DEPOT_PARTS; i++)
-        bytes += depot_of(heap)->part[i].bytes;
+        bytes += __atomic_load_n(&depot_of(heap)->part[i].bytes, __ATOMIC_RELAXED);
     return bytes;
 }
 
 size_t jf_depot_blocks(const struct jf_heap *heap) {
     size_t blocks = 0;
     for (unsigned i = 0; i < JF_DEPOT_PARTS; i++)
-        blocks += depot_of(heap)->part[i].blocks;
+        blocks += __atomic_load_n(&depot_of(heap)->part[i].blocks, __ATOMIC_RELAXED);
     return blocks;
 }
 
@@ -202,6 +206,10 @@ unsigned jf_depot_clear(struct jf_heap *heap, uint32_t index[JF_BATCH_ROOM]) {
         leave_part(part);
     }
     return count;
+}
+
+void jf_depot_open_part(struct jf_heap *heap, uint32_t number) {
+    set_bit(&depot_of(heap)->open, number);
 }
 
 void jf_depot_free_spares(struct jf_heap *heap) {

@@ -15,7 +15,7 @@ struct jf_arena;
 struct jf_heap;
 
 enum {
-    JF_DEPOT_SHARE_SHIFT = 5, /* the depot keeps at most a 32nd of the heap */
+    JF_DEPOT_SHARE_SHIFT = 5, /* the parts that have something share a 32nd of the heap */
     JF_BATCH_ROOM = 29,       /* that makes a batch of two cache lines */
     JF_DEPOT_PARTS = 8,       /* threads beyond that share them */
     JF_DEPOT_UNUSED_GIVES =
@@ -32,8 +32,8 @@ struct jf_batch {
  * done by threads that are inside. */
 struct jf_depot_part {
     uint32_t taken;
-    uint32_t
-        gives; /* since one of those threads took a batch, no more than JF_DEPOT_UNUSED_GIVES */
+    uint32_t gives; /* since one of those threads took a batch, in vain too; counted up to
+                       JF_DEPOT_UNUSED_GIVES */
     uint32_t blocks;
     uint32_t changes;      /* batches that came and went */
     uint32_t changes_seen; /* when jf_depot_is_left_to_threads was asked last */
@@ -46,7 +46,7 @@ struct jf_depot_part {
 struct jf_depot {
     struct jf_depot_part part[JF_DEPOT_PARTS];
     uint32_t open; /* bit i: part i is open to all threads */
-    uint32_t used; /* bit i: part i was given something once */
+    uint32_t used; /* bit i: part i has something */
 };
 
 /* Takes over the oldest blocks of a bin; how many: 0 when there is no room, or the part is in use. The thread
@@ -70,6 +70,9 @@ unsigned jf_depot_clear(struct jf_heap *heap, uint32_t index[JF_BATCH_ROOM]);
 /* What is in it, as far as nobody changes it meanwhile. */
 size_t jf_depot_bytes(const struct jf_heap *heap);
 size_t jf_depot_blocks(const struct jf_heap *heap);
+
+/* Lets all threads take from a part: its thread has ended. */
+void jf_depot_open_part(struct jf_heap *heap, uint32_t number);
 
 /* Gives back the batches with nothing in them; nobody is inside. */
 void jf_depot_free_spares(struct jf_heap *heap);

@@ -52,7 +52,7 @@ static inline bool jf_fast_enter(struct jf_thread *thread) {
 static inline rmhandle_t jf_fast_give_kept(struct jf_thread *thread, size_t size, bool single) {
     jf_word word = thread->last_word + JF_ENTRY_GENERATION_ONE;
     rmhandle_t handle = (rmhandle_t)((uintptr_t)thread->last + ((uintptr_t)1 << 52));
-    thread->kept_bin = 0;
+    thread->kept_bin = JF_KEPT_NONE;
     thread->last_word = word;
     thread->last = handle;
     jf_bins_give_out(thread->last_entry, word, thread->last_at, size, single);
@@ -77,7 +77,7 @@ static inline rmhandle_t jf_fast_pop(struct jf_thread *thread, struct jf_share *
     uintptr_t at = JF_FAST(base) + (uintptr_t)jf_entry_offset(word) - JF_HEADER_SIZE;
     jf_bins_give_out(entry, word, at, size, single);
     rmhandle_t handle = jf_bins_handle(entry, word);
-    if (!RM_LIKELY(thread->kept_bin == 0))
+    if (!RM_LIKELY(thread->kept_bin == JF_KEPT_NONE))
         return jf_thread_leave_with_other_kept(thread, share, handle);
     thread->last = handle;
     thread->last_entry = entry;
@@ -181,7 +181,7 @@ static inline bool jf_fast_end(jf_word *entry, jf_word word, jf_word freed, bool
 }
 
 /* Frees the block that was given out last, if it is as it was then but for its stride. One of the least stride is not
- * kept at hand: a size close to SIZE_MAX looks like one for it. */
+ * kept at hand: with some sizes close to SIZE_MAX the sum that makes a bin of a size overflows, to that bin or to 0. */
 static inline enum jf_fast_freed jf_fast_keep(struct jf_thread *thread, bool single) {
     jf_word *entry = thread->last_entry;
     jf_word word = thread->last_word;
@@ -224,16 +224,15 @@ static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {
     struct jf_thread *thread = jf_thread_root;
     if (!RM_LIKELY(thread != NULL))
         return JF_FAST_NOT_FREED;
-    bool last = handle == thread->last;
     enum jf_fast_freed freed = JF_FAST_NOT_FREED;
     if (jf_is_single_threaded()) {
-        if (last)
+        if (handle == thread->last)
             freed = jf_fast_keep(thread, true);
         return freed != JF_FAST_NOT_FREED ? freed : jf_fast_free_any(thread, handle, true);
     }
     if (!RM_LIKELY(jf_fast_enter(thread)))
         return JF_FAST_NOT_FREED;
-    if (last)
+    if (handle == thread->last)
         freed = jf_fast_keep(thread, false);
     if (freed == JF_FAST_NOT_FREED)
         freed = jf_fast_free_any(thread, handle, false);

@@ -544,8 +544,10 @@ void jf_grow_freed(struct jf_window *window, uint32_t index, jf_word word) {
         return;
     }
     struct jf_thread *thread = begin_free(window);
-    if (jf_entry_generation(jf_entry_next_generation(word)) == 0) {
-        jf_thread_bury(thread, index); /* the entry may have to be retired */
+    if (jf_entry_generation(jf_entry_next_generation(word)) == 0 || payload % JF_UNIT_SIZE == 0) {
+        /* the entry may have to be retired; or a large block could have the same address some day, and nothing that
+         * was known of this one may be true of that */
+        jf_thread_bury(thread, index);
     } else {
         thread->ring[thread->ring_count++] = index;
         if (thread->ring_count == JF_RING_SIZE)

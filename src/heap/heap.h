@@ -37,7 +37,8 @@
  *   13 arena           the arena's own rules hold
  *   14 table-page      a table page's count of used entries is right
  *   15 pool            a pool's blocks count their elements rightly
- *   16 bins            a freed block not accounted for is once in a bin of its stride or in a ring
+ *   16 bins            a freed block not accounted for is once in a bin of its stride, in a ring, in
+ *                      the depot, or at a thread's hand
  */
 #ifndef JEFF_HEAP_HEAP_H
 #define JEFF_HEAP_HEAP_H
@@ -199,6 +200,9 @@ struct jf_share {
     const struct jf_heap *heap; /* of the fast share: its depot may have more */
 };
 
+/* No bin of any size. */
+#define JF_KEPT_NONE SIZE_MAX
+
 /* A thread's private state. Only the thread changes it, while `inside` is 1; others only after they
  * set `closed` under the window's mutex, fenced all threads, and found `inside` 0. */
 struct jf_thread {
@@ -212,7 +216,7 @@ struct jf_thread {
     jf_word *last_entry; /* of no block: `no_entry` */
     jf_word last_word;   /* of its entry when it was given out: LIVE */
     uintptr_t last_at;   /* its header, as that word says */
-    size_t kept_bin;     /* it waits, and this would be its bin; 0: it does not wait */
+    size_t kept_bin;     /* it waits, and this would be its bin; JF_KEPT_NONE: it does not wait */
     jf_word keep; /* what changes that word when the block is freed to wait; 0: none is to wait */
     jf_word no_entry;         /* always 0 */
     uint32_t depot_part;      /* of all depots */

@@ -198,6 +198,9 @@ void jf_thread_exit(void) {
     jf_os_mutex_lock(&window->mutex);
     jf_thread_retire(thread, NULL);
     jf_window_relist_locked(window);
+    for (uint32_t i = 0; i < window->heap_count; i++)
+        if (window->heaps[i] != NULL)
+            jf_depot_open_part(window->heaps[i], thread->depot_part);
     thread->in_use = false;
     jf_os_mutex_unlock(&window->mutex);
     jf_thread_root = NULL;
