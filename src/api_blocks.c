@@ -10,7 +10,7 @@
 
 enum {
     MEMORY_LOW_CALLS_MAX = 1000, /* times the program is asked for one request */
-    BUSY_TRIES = 1000, /* looks at a compaction by another thread before going on without */
+    BUSY_NS = 1000000000,        /* that a compaction by another thread is waited for */
 };
 
 /* ------------------------------------------------------------------------------------- in need */
@@ -39,13 +39,14 @@ static void compact_all(struct jf_heap *heap) {
     struct rm_compact_result result;
     if (heap->fixed)
         jf_slide_again(heap);
-    for (unsigned i = 0; i < BUSY_TRIES; i++) {
+    uint64_t start = jf_os_clock_ns();
+    do {
         rm_compact_status status = jf_compact(heap, &jf_api.readers, jf_api_reader(), 0, &result);
         /* Without a limit only another thread's compaction can end this one before its time. */
         if (status != RM_COMPACT_BUDGET)
             break;
         jf_os_yield();
-    }
+    } while (jf_os_clock_ns() - start < BUSY_NS);
     follow_table(heap);
 }
 

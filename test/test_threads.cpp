@@ -447,6 +447,33 @@ TEST_F(Threads, FixedHeapsComeAndGoBesideGrowingOnes) {
 }
 
 // What others make sparse again all the time keeps nobody in a call without a limit.
+// At a heap's limit an allocation compacts; and it waits for the compaction of another thread, which may be what makes
+// room for it.
+TEST_F(Threads, AllocationsAtTheLimitWaitForCompactionsByOthers) {
+    enum { BLOCKS = 100, SIZE_MOST = 60000 };
+    rm_options options;
+    rmoptions_init(&options);
+    options.limit = size_t{20} << 20; // what lives is some 12 MiB
+    rmheap_t heap = rmheap_create(&options);
+    std::atomic<unsigned> refused{0};
+    run_threads(workers, [&](unsigned worker) {
+        Random random(worker + 1);
+        std::vector<rmhandle_t> handles(BLOCKS);
+        size_t operations = thread_operations(20000);
+        for (size_t i = 0; i < operations; i++) {
+            rmhandle_t &handle = handles[random.below(BLOCKS)];
+            rmfree(handle);
+            handle = rmheap_malloc(heap, 1 + random.below(SIZE_MOST));
+            refused += handle == nullptr;
+        }
+        for (rmhandle_t handle : handles)
+            rmfree(handle);
+    });
+    EXPECT_EQ(refused, 0u);
+    expect_whole(heap);
+    rmheap_destroy(heap);
+}
+
 TEST_F(Threads, ACompactionWithoutLimitEndsBesideBusyThreads) {
     std::atomic<bool> stop{false};
     std::atomic<unsigned> ready{0};
