@@ -410,14 +410,13 @@ TEST_F(Arena, YoungChunksMayKeepMoreForAWhile) {
     EXPECT_EQ(jf_arena_dirty(arena), 4 * size_of(2));
     EXPECT_EQ(jf_os_resident(chunks[1], size_of(2)), 0u) << "the oldest go first";
     std::this_thread::sleep_for(std::chrono::milliseconds(2 * JF_ARENA_YOUNG_MS));
-    uintptr_t other = alloc(0);
+    uintptr_t other = alloc(3);
     EXPECT_EQ(jf_arena_dirty(arena), size_of(2)) << "the others have grown old";
     free(other, 0);
 }
 
-TEST_F(Arena, WhileMuchIsDirtyALittleLargerChunkIsSplit) {
-    jf_arena_set_dirty_limit(arena, size_of(0));
-    jf_arena_set_young_limit(arena, size_of(8));
+TEST_F(Arena, ALargerDirtyChunkIsSplitBeforeFreshMemoryIsTaken) {
+    jf_arena_set_dirty_limit(arena, size_of(8));
     uintptr_t chunk = alloc_filled(5);
     free(chunk, size_of(4) + 3 * unit);
     bool zero = true;

@@ -53,10 +53,9 @@ uintptr_t jf_arena_base(const struct jf_arena *arena);    /* first address of th
 size_t jf_arena_size(const struct jf_arena *arena);       /* bytes of the window */
 size_t jf_arena_table_size(const struct jf_arena *arena); /* bytes kept out at its start */
 
-/* Allocates a chunk of 2^order units: the lowest dirty chunk of that very order, else the lowest free
- * piece of the smallest order that suffices. It is accessible. *ret_zero (may be NULL) says that it is
- * known to read as zero: fresh or given back. (While more is dirty than may stay so, the lower part of a dirty
- * chunk up to 8 times as large comes before a free piece.) When neither is to be had, dirty chunks are given back
+/* Allocates a chunk of 2^order units: the lowest dirty chunk of that very order, else the lower part of a
+ * larger one, else the lowest free piece of the smallest order that suffices. It is accessible. *ret_zero (may
+ * be NULL) says that it is known to read as zero: fresh or given back. When neither is to be had, dirty chunks are given back
  * first, oldest first, and merged. Returns 0 when the window is full or the system refuses; no chunk
  * has changed then. O(orders + JF_ARENA_DIRTY_MAX), and a byte per unit. */
 uintptr_t jf_arena_alloc(struct jf_arena *arena, unsigned order, enum jf_chunk_kind kind,

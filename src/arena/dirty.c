@@ -5,7 +5,6 @@
  */
 #include "arena/internal.h"
 
-enum { SPLIT_ORDERS = 3 }; /* a chunk of the list is split for one so many orders smaller */
 #define YOUNG_NS ((uint64_t)JF_ARENA_YOUNG_MS * 1000000u)
 
 static void mark(struct jf_arena *arena, size_t unit, unsigned char byte) {
@@ -151,8 +150,8 @@ static bool split(struct jf_arena *arena, size_t index, unsigned order) {
 
 bool jf_dirty_take(struct jf_arena *arena, unsigned order, size_t *ret_unit) {
     size_t found = find(arena, order, order);
-    if (found == arena->dirty_count && jf_arena_dirty(arena) > arena->dirty_limit) {
-        found = find(arena, order, order + SPLIT_ORDERS);
+    if (found == arena->dirty_count) {
+        found = find(arena, order, JF_ARENA_ORDERS);
     }
     if (found == arena->dirty_count || !split(arena, found, order)) {
         return false;
