@@ -8,6 +8,7 @@ enum {
     SWEEP_AHEAD =
         1536, /* bytes that are fetched ahead by address: headers lie too irregularly for the
                          * processor to foresee, and each would be waited for in turn */
+    SWEEP_NEAR = 512,
     SWEEP_LINE = 64,
 };
 
@@ -293,18 +294,24 @@ void jf_local_close(struct jf_local *local) {
         jf_word_fetch_add(&local->region->live, (jf_word)0 - unused);
 }
 
+/* Asks for the lines of the next headers, if the last were not so far apart that nothing is to be read in between. */
+static inline void fetch_ahead(struct jf_local *local, uintptr_t at, size_t stride) {
+    uintptr_t fetched = local->fetched > at ? local->fetched : at;
+    if (stride < SWEEP_NEAR)
+        for (; fetched < at + SWEEP_AHEAD; fetched += SWEEP_LINE)
+            __builtin_prefetch((const void *)fetched, 1);
+    local->fetched = fetched;
+}
+
 bool jf_local_next_hole(struct jf_local *local, size_t stride, unsigned align_log2) {
     struct jf_region *region = local->region;
     uintptr_t last = jf_region_last(region);
     uintptr_t at = local->sweep;
-    uintptr_t fetched = local->fetched > at ? local->fetched : at;
     unsigned misfits = 0;
+    struct jf_step step = {.stride = stride};
     while (at != 0 && at < last) {
         uintptr_t hole = at;
-        struct jf_step step = {0};
-        for (; fetched < at + SWEEP_AHEAD; fetched += SWEEP_LINE)
-            __builtin_prefetch((const void *)fetched, 1);
-        local->fetched = fetched;
+        fetch_ahead(local, at, step.stride);
         while (at < last && jf_region_step(at, &step) && step.hole)
             at += step.stride;
         if (at == hole) {
