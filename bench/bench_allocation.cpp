@@ -105,6 +105,43 @@ template <class Calls> Values replacement(const Calls &calls, size_t live, bool 
     return {{"time", static_cast<double>(bench::cpu_ns() - start) / static_cast<double>(measured)}};
 }
 
+/* Random replacement of blocks that are larger than most: they have no bin, or share one. */
+struct Medium {
+    size_t live, least, most;
+};
+
+const Medium mediums[] = {{10000, 16, 4096}, {100000, 16, 4096}, {2000, 1024, 60 << 10}};
+
+/* Bytes that Jeff's heap holds over those that live. */
+double held_by(const JeffCalls &) {
+    struct rm_stats stats;
+    stats.struct_size = sizeof stats;
+    rmheap_stats(nullptr, &stats);
+    return static_cast<double>(stats.committed) / static_cast<double>(stats.live);
+}
+
+double held_by(const MallocCalls &) {
+    return NAN;
+}
+
+template <class Calls> Values replace_medium(const Calls &calls, const Medium &medium) {
+    const size_t warm = 4 * medium.live, measured = bench::quick() ? 200000 : 1000000;
+    Random random(medium.live);
+    Array<typename Calls::Block> blocks(medium.live);
+    for (auto &block : blocks)
+        block = calls.allocate(random.between(medium.least, medium.most));
+    uint64_t start = 0;
+    for (size_t i = 0; i < warm + measured; i++) {
+        if (i == warm)
+            start = bench::cpu_ns();
+        auto &block = blocks[random.below(medium.live)];
+        calls.release(block);
+        block = calls.allocate(random.between(medium.least, medium.most));
+    }
+    double time = static_cast<double>(bench::cpu_ns() - start) / static_cast<double>(measured);
+    return {{"time", time}, {"held", held_by(calls)}};
+}
+
 /* Blocks picked at random grow by a half each time, from 16 bytes until they would have more than 1 KiB; then they are
  * replaced by one of 16 bytes. */
 template <class Calls> Values growing(const Calls &calls) {
@@ -150,8 +187,15 @@ template <class Measure> void add_all(const std::string &what, Measure measure) 
                          [=] { return measure(MallocCalls{bench::open_peer(peer)}); });
 }
 
+std::string medium_name(const Medium &medium) {
+    return "medium/" + std::to_string(medium.live) + "/" + std::to_string(medium.most);
+}
+
 void add() {
     peers = bench::installed_peers();
+    for (const Medium &medium : mediums)
+        add_all(medium_name(medium),
+                [=](const auto &calls) { return replace_medium(calls, medium); });
     add_all("hot", [](const auto &calls) { return hot(calls); });
     add_all("growing", [](const auto &calls) { return growing(calls); });
     for (size_t live : counts)
@@ -196,6 +240,15 @@ void report(const bench::Results &results, bench::Report &report) {
         for (const Peer &peer : peers)
             compare(results, report, replacement_name(live, true),
                     "the same, a word written, " + std::to_string(live) + " live", peer.name, NAN);
+    for (const Medium &medium : mediums) {
+        std::string text = "random replacement, " + std::to_string(medium.live) + " live, " +
+                           std::to_string(medium.least) + " to " + std::to_string(medium.most) +
+                           " B";
+        for (const Peer &peer : peers)
+            compare(results, report, medium_name(medium), text, peer.name, NAN);
+        report.figure({text + ": bytes held over bytes live", "",
+                       results.median(name(medium_name(medium), "jeff"), "held")});
+    }
     for (const Peer &peer : peers)
         compare(results, report, "growing", "reallocation that grows by a half, 100000 live",
                 peer.name, NAN);

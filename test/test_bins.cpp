@@ -1,6 +1,7 @@
 // What becomes of freed blocks in the growing profile: they wait in bins and in the depot, are given out again
 // with their entries, and are out of the way when memory is counted, compacted or short.
 #include "support/heaps.hpp"
+#include "support/model.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -139,6 +140,28 @@ TEST_F(Bins, ABlockGivenOutAgainIsZeroedWhenThatIsAskedFor) {
     }
 }
 
+// From 1 KiB on a block that waits serves for one that is up to an eighth smaller too.
+TEST_F(Bins, AWaitingBlockIsCutDownForASmallerOne) {
+    for (size_t size : {1200u, 2000u, 3000u, 4080u}) {
+        free_all(fill(JF_RING_SIZE, size));
+        size_t waiting = in_bin(size);
+        ASSERT_GE(waiting, 2u);
+        rmheap_malloc(heap, size - size / 7);
+        EXPECT_EQ(in_bin(size), waiting) << "it would leave too much";
+        rmhandle_t handle = rmheap_calloc(heap, 1, size - size / 10);
+        EXPECT_EQ(in_bin(size), waiting - 1);
+        EXPECT_EQ(rmsize(handle), size - size / 10);
+        ASSERT_EQ(heap.check(), 0) << heap.fault.text;
+        rmfree(handle);
+        fill(JF_RING_SIZE, size - size / 10);
+        ASSERT_EQ(heap.check(), 0) << heap.fault.text;
+    }
+    free_all(fill(JF_RING_SIZE, 1000));
+    size_t waiting = in_bin(1000);
+    rmheap_malloc(heap, 960);
+    EXPECT_EQ(in_bin(1000), waiting) << "which serves for its own stride only";
+}
+
 TEST_F(Bins, AlignedBlocksAreServedFromElsewhere) {
     free_all(fill(200, 240));
     ASSERT_NE(in_bin(240), 0u);
@@ -249,6 +272,22 @@ TEST_F(Bins, RandomReplacementNeedsLittleMoreThanWhatLives) {
     EXPECT_EQ(heap.check(), 0) << heap.fault.text;
     uint64_t live = stats().live;
     EXPECT_LT(heap.grow().committed, live + live / 8 + JF_REGION_SIZE);
+}
+
+TEST_F(Bins, BlocksOfSomeKiBAmongSmallOnesNeedLittleMore) {
+    std::vector<rmhandle_t> handles(40000);
+    support::Random random(1);
+    auto draw = [&] { return rmheap_malloc(heap, 16 + random.below(2500)); };
+    for (rmhandle_t &handle : handles)
+        handle = draw();
+    for (size_t i = 0; i < 10 * handles.size(); i++) {
+        rmhandle_t &handle = handles[random.below(handles.size())];
+        rmfree(handle);
+        handle = draw();
+    }
+    EXPECT_EQ(heap.check(), 0) << heap.fault.text;
+    uint64_t live = stats().live;
+    EXPECT_LT(heap.grow().committed, live + live / 4);
 }
 
 TEST_F(Bins, MemoryThatWaitsIsFoundWhenMemoryIsShort) {

@@ -363,6 +363,7 @@ TEST_F(CheckGrowing, Rule16BinThatLosesOrConfusesBlocks) {
     }
     {
         Broken count(share->bins.of[bin - 1].count, uint32_t{1});
+        jf_bins_note(&share->bins, bin - 1);
         Broken other_stride(share->bins.of[bin - 1].slot[0], slot[0]);
         expect_fault(heap, 16, "bins");
     }

@@ -286,8 +286,8 @@ TEST(Growing, RegionsThatBecomeNearlyEmptyAreFilled) {
     GrowingHeap heap;
     std::vector<rmhandle_t> small, large;
     for (size_t i = 0; i < 100; i++) {
-        for (size_t j = 0; j < 27; j++) {
-            small.push_back(rmheap_malloc(heap, 1090));
+        for (size_t j = 0; j < 24; j++) {
+            small.push_back(rmheap_malloc(heap, 4200));
             large.push_back(rmheap_malloc(heap, 37700));
         }
     }
@@ -304,12 +304,31 @@ TEST(Growing, RegionsThatBecomeNearlyEmptyAreFilled) {
     allocate_large(3000); // nowhere among the small ones
     free_large();
     for (size_t i = 0; i < small.size(); i++)
-        if (i % 27 != 0)
+        if (i % 24 != 0)
             rmfree(small[i]);
     allocate_large(1500);
     struct rm_stats stats;
     rmheap_stats_brief(heap, &stats);
     EXPECT_LT(stats.committed, 150 * mib);
+}
+
+// A hole that one block leaves behind, or leaves a rest of, is there for the next one.
+TEST(Growing, HolesAreFilledByWhatFitsThemBest) {
+    GrowingHeap heap;
+    support::Random random(9);
+    std::vector<rmhandle_t> handles(1000);
+    auto draw = [&] { return rmheap_malloc(heap, 5000 + random.below(55000)); };
+    for (rmhandle_t &handle : handles)
+        handle = draw();
+    for (size_t i = 0; i < 100000; i++) {
+        rmhandle_t &handle = handles[random.below(handles.size())];
+        rmfree(handle);
+        handle = draw();
+    }
+    EXPECT_EQ(heap.check(), 0) << heap.fault.text;
+    struct rm_stats stats;
+    rmheap_stats(heap, &stats);
+    EXPECT_LT(stats.committed, stats.live + stats.live / 2);
 }
 
 TEST(Growing, ALimitIsKept) {

@@ -295,7 +295,8 @@ static bool check_bins(struct jf_inspection *inspection, const struct jf_bins *b
                        uint64_t *hash) {
     for (unsigned bin = 0; bin < JF_BINS; bin++) {
         const struct jf_block_bin *each = &bins->of[bin];
-        if (each->count > each->room || each->room > JF_BIN_BLOCKS)
+        bool noted = (bins->filled[bin / 64] >> bin % 64 & 1) != 0;
+        if (each->count > jf_bins_room[bin] || (each->count != 0 && !noted))
             return jf_rule_broken(inspection, JF_RULE_BINS, 0, (uintptr_t)each);
         if (!check_waiting(inspection, each->slot, each->count, bin, hash))
             return false;

@@ -12,12 +12,57 @@ enum {
     MUCH_SHIFT = 9
 }; /* bins that keep more than this share of their heap are in a compaction's way */
 
-void jf_bins_init(struct jf_bins *bins, uint32_t depot_part) {
-    bins->depot_part = depot_part;
-    for (unsigned bin = 1; bin < JF_BINS; bin++) {
-        unsigned most = JF_BIN_BYTES / JF_GRAIN / bin;
-        bins->of[bin].room = most < JF_BIN_BLOCKS ? most : JF_BIN_BLOCKS;
+const uint8_t jf_bins_room[JF_BINS] = {
+#define BYTES(bin) ((bin) < JF_BINS_EXACT ? JF_BIN_BYTES : JF_BIN_BYTES_WIDE)
+#define MOST(bin) (BYTES(bin) / JF_GRAIN / (bin))
+#define ROOM(bin) (uint8_t)(MOST(bin) < JF_BIN_BLOCKS ? MOST(bin) : JF_BIN_BLOCKS)
+#define ROOM_4(bin) ROOM(bin), ROOM((bin) + 1), ROOM((bin) + 2), ROOM((bin) + 3)
+#define ROOM_16(bin) ROOM_4(bin), ROOM_4((bin) + 4), ROOM_4((bin) + 8), ROOM_4((bin) + 12)
+#define ROOM_64(bin) ROOM_16(bin), ROOM_16((bin) + 16), ROOM_16((bin) + 32), ROOM_16((bin) + 48)
+    0, ROOM_64(1), ROOM_64(65), ROOM_64(129), ROOM_64(193),
+#undef ROOM_64
+#undef ROOM_16
+#undef ROOM_4
+#undef ROOM
+#undef MOST
+#undef BYTES
+};
+
+/* ------------------------------------------------------------------------------------- filled */
+
+size_t jf_bins_next(struct jf_bins *bins, size_t number) {
+    while (number < JF_BINS) {
+        uint64_t bits = bins->filled[number / 64] >> number % 64;
+        if (bits == 0) {
+            number = (number / 64 + 1) * 64;
+            continue;
+        }
+        number += jf_bits_lowest(bits);
+        if (bins->of[number].count != 0)
+            return number;
+        bins->filled[number / 64] &= ~((uint64_t)1 << number % 64);
     }
+    return JF_BINS;
+}
+
+/* The last bin whose blocks serve for this one. */
+static size_t last_for(size_t number) {
+    size_t last = number + (number < JF_BINS_EXACT ? 0 : number / 8);
+    return last < JF_BINS ? last : JF_BINS - 1;
+}
+
+size_t jf_bins_nearest(struct jf_bins *bins, size_t number) {
+    size_t next = jf_bins_next(bins, number);
+    return next <= last_for(number) ? next : number;
+}
+
+bool jf_bins_may_have(const struct jf_bins *bins, size_t number) {
+    for (size_t last = last_for(number); number <= last; number = (number / 64 + 1) * 64) {
+        uint64_t bits = bins->filled[number / 64] >> number % 64;
+        if (bits != 0 && number + jf_bits_lowest(bits) <= last)
+            return true;
+    }
+    return false;
 }
 
 static inline jf_word load_word(const jf_word *table, uint32_t index) {
@@ -100,7 +145,7 @@ void jf_thread_bury(struct jf_thread *thread, uint32_t index) {
 }
 
 static void empty_bins(struct jf_thread *thread, struct jf_bins *bins) {
-    for (unsigned bin = 0; bin < JF_BINS; bin++) {
+    for (size_t bin = jf_bins_next(bins, 0); bin < JF_BINS; bin = jf_bins_next(bins, bin + 1)) {
         bury_all(thread, bins->of[bin].slot, bins->of[bin].count);
         bins->of[bin].count = 0;
     }
@@ -125,9 +170,9 @@ void jf_thread_drain(struct jf_thread *thread) {
             empty_bins(thread, &thread->shares[id]->bins);
 }
 
-static size_t bytes_in(const struct jf_bins *bins) {
+static size_t bytes_in(struct jf_bins *bins) {
     size_t grains = 0;
-    for (unsigned bin = 0; bin < JF_BINS; bin++)
+    for (size_t bin = jf_bins_next(bins, 0); bin < JF_BINS; bin = jf_bins_next(bins, bin + 1))
         grains += (size_t)bins->of[bin].count * bin;
     return grains * JF_GRAIN;
 }
@@ -136,7 +181,7 @@ bool jf_thread_drain_much(struct jf_thread *thread) {
     const struct jf_window *window = thread->window;
     bool left = thread->ring_count != 0 || thread->kept_bin != JF_KEPT_NONE;
     for (uint32_t id = 0; id < thread->share_count; id++) {
-        const struct jf_share *share = thread->shares[id];
+        struct jf_share *share = thread->shares[id];
         size_t bytes = share != NULL ? bytes_in(&share->bins) : 0;
         if (bytes > 0 && bytes > jf_word_load(&window->heaps[id]->u.grow.committed) >> MUCH_SHIFT) {
             jf_thread_drain(thread);
@@ -191,7 +236,7 @@ static void thin_out(struct jf_thread *thread, struct jf_heap *heap, struct jf_b
 /* Puts a block into its bin; false when there is no room. */
 static inline bool keep(struct jf_bins *bins, uint32_t index, uintptr_t at) {
     size_t bin = jf_header_load_low(at) >> 12;
-    return RM_LIKELY(bin < JF_BINS) && jf_bin_push(&bins->of[bin], index);
+    return RM_LIKELY(bin < JF_BINS) && jf_bins_push(bins, bin, index);
 }
 
 /* Puts a block into its bin, after room was made, or buries it if its stride has none. */
@@ -264,7 +309,7 @@ JF_NOINLINE rmhandle_t jf_thread_leave_with_other_kept(struct jf_thread *thread,
                                                        struct jf_share *share, rmhandle_t handle) {
     const struct jf_space *space = thread->table->space;
     uint32_t kept = jf_space_index(space, thread->last_entry);
-    if (jf_bin_push(&share->bins.of[thread->kept_bin], kept)) {
+    if (jf_bins_push(&share->bins, thread->kept_bin, kept)) {
         jf_word *entry = jf_space_entry(space, jf_handle_index(space, handle));
         thread->kept_bin = JF_KEPT_NONE;
         thread->last = handle;

@@ -1,7 +1,8 @@
-/* Freed blocks kept at hand to be given out again: a stack for every stride up to 1 KiB, of the indexes of
+/* Freed blocks kept at hand to be given out again: a stack for every stride up to 4 KiB, of the indexes of
  * their entries. A block in a bin keeps its entry, which is PENDING and points to it, and its header says
  * block; its bytes stay in its region's account. So the next block of that stride takes over block and
- * entry together, and neither table nor region is touched (docs: design/map).
+ * entry together, and neither table nor region is touched (docs: design/map). From 1 KiB on, where strides are many and
+ * blocks of one few, a block serves for one that is up to an eighth smaller too: what it is longer becomes a hole.
  */
 #ifndef JEFF_HEAP_BINS_H
 #define JEFF_HEAP_BINS_H
@@ -10,22 +11,27 @@
 #include "heap/block.h"
 
 enum {
-    JF_BIN_STRIDE_MAX = 1024,
+    JF_BIN_STRIDE_MAX = 4096,
+    JF_BIN_EXACT_MAX = 1024, /* strides up to this are never cut down */
     JF_BIN_SIZE_MAX = JF_BIN_STRIDE_MAX - JF_HEADER_SIZE,
     JF_BINS = JF_BIN_STRIDE_MAX / JF_GRAIN + 1, /* by stride in grains */
-    JF_BIN_BLOCKS = 62,                         /* that a bin has room for */
-    JF_BIN_BYTES = 16 << 10,                    /* that it may keep */
+    JF_BINS_EXACT = JF_BIN_EXACT_MAX / JF_GRAIN + 1,
+    JF_BIN_BLOCKS = 62,          /* that a bin has room for */
+    JF_BIN_BYTES = 16 << 10,     /* that it may keep; */
+    JF_BIN_BYTES_WIDE = 8 << 10, /* of strides beyond the exact ones */
+    JF_BIN_WORDS = (JF_BINS + 63) / 64,
 };
 
 struct jf_block_bin {
     uint32_t count;
-    uint32_t room; /* blocks that it may keep */
-    uint32_t slot[JF_BIN_BLOCKS];
+    uint32_t slot[JF_BIN_BLOCKS + 1];
 };
 
 /* A thread's bins of one heap. Only the thread changes them, while it is inside. */
 struct jf_bins {
     struct jf_block_bin of[JF_BINS];
+    uint64_t filled
+        [JF_BIN_WORDS];  /* a bit for each bin with a block in it, and for some that were emptied */
     uint32_t depot_part; /* where what overflows goes */
 };
 
@@ -35,20 +41,36 @@ static inline size_t jf_bins_of_size(size_t size) {
     return (size + JF_HEADER_SIZE + JF_GRAIN - 1) / JF_GRAIN;
 }
 
-/* Of empty bins, all zero. */
-void jf_bins_init(struct jf_bins *bins, uint32_t depot_part);
+/* How many blocks a bin may keep, 2 or more: by its stride in grains. */
+extern const uint8_t jf_bins_room[JF_BINS] __attribute__((visibility("hidden")));
 
-/* Puts a block into its bin; false when there is no room. */
-static inline bool jf_bin_push(struct jf_block_bin *bin, uint32_t index) {
+static inline void jf_bins_note(struct jf_bins *bins, size_t number) {
+    bins->filled[number / 64] |= (uint64_t)1 << number % 64;
+}
+
+/* Puts a block into a bin; false when there is no room. */
+static inline bool jf_bins_push(struct jf_bins *bins, size_t number, uint32_t index) {
+    struct jf_block_bin *bin = &bins->of[number];
     uint32_t count = bin->count;
-    if (!RM_LIKELY(count < bin->room))
+    if (!RM_LIKELY(count < jf_bins_room[number]))
         return false;
     uint32_t *slot = bin->slot;
     __asm__("" : "+r"(slot)); /* else the slot's address is worked out anew */
     slot[count] = index;
     bin->count = count + 1;
+    if (!RM_LIKELY(count != 0))
+        jf_bins_note(bins, number);
     return true;
 }
+
+/* The first bin from this one on that has a block; JF_BINS when none has. */
+size_t jf_bins_next(struct jf_bins *bins, size_t number);
+
+/* The bin whose blocks serve for those of this one, if not of its own stride; it may be empty. */
+size_t jf_bins_nearest(struct jf_bins *bins, size_t number);
+
+/* Whether that one may have a block. Not only for the thread. */
+bool jf_bins_may_have(const struct jf_bins *bins, size_t number);
 
 /* The newest of a bin's blocks; there must be one. */
 static inline uint32_t jf_bin_pop(struct jf_block_bin *bin) {

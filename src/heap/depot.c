@@ -135,6 +135,7 @@ static bool take_from(const struct jf_heap *heap, struct jf_depot_part *part, st
     if (!part_has(part, bin) || !try_part(part))
         return false;
     to->count = take_batch(heap, part, bin, to->slot);
+    jf_bins_note(bins, bin);
     if (own && to->count != 0) {
         part->gives = 0;
         clear_bit(&depot_of(heap)->open, bins->depot_part);

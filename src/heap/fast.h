@@ -115,15 +115,16 @@ static inline rmhandle_t jf_fast_malloc(size_t size, jf_fast_else *otherwise) {
 }
 
 /* The same by bumping: a block of a size for which there is none in a bin; NULL when that takes more than the
- * thread has at hand, or the heap's depot has one. */
+ * thread has at hand, or the heap's depot, or a bin of larger ones, has one. */
 static inline rmhandle_t jf_fast_bump(size_t size) {
     struct jf_thread *thread = jf_thread_root;
     if (!RM_LIKELY(thread != NULL && size < JF_LARGE_MIN / 2))
         return NULL;
     struct jf_share *share = __atomic_load_n(&thread->fast_share, __ATOMIC_RELAXED);
     size_t bin = jf_bins_of_size(size);
-    if (!RM_LIKELY(share != NULL && !jf_depot_has(share->heap, &share->bins, bin) &&
-                   jf_fast_enter(thread)))
+    if (!RM_LIKELY(share != NULL && !jf_depot_has(share->heap, &share->bins, bin)) ||
+        (bin >= JF_BINS_EXACT && bin < JF_BINS && jf_bins_may_have(&share->bins, bin)) ||
+        !RM_LIKELY(jf_fast_enter(thread)))
         return NULL;
     struct jf_local *local = &share->local[0];
     size_t stride = bin * JF_GRAIN;

@@ -249,9 +249,8 @@ static bool hole_takes(const struct jf_local *local, size_t stride, unsigned ali
 /* Makes room in the local without the window's mutex: claims more of the hole, goes to the next. */
 static bool extend(struct jf_local *local, size_t stride, unsigned align_log2) {
     if (!hole_takes(local, stride, align_log2)) {
-        if (local->region == NULL || local->sweep == 0)
+        if (local->region == NULL || !jf_local_has_more(local))
             return false;
-        jf_local_close(local);
         if (!jf_local_next_hole(local, stride, align_log2))
             return false;
     }
@@ -274,7 +273,7 @@ static bool change_region(struct jf_thread *thread, struct jf_heap *heap, struct
     struct jf_region *old = local->region;
     if (old != NULL) {
         jf_local_close(local);
-        local->region = NULL;
+        jf_local_leave_region(local);
         if (local->adopted && local->filled < WORTH_A_SWEEP) {
             bool overflow = local == jf_thread_local(thread, heap, true);
             old->swept |= overflow ? JF_SWEPT_OVERFLOW : JF_SWEPT;
@@ -326,7 +325,7 @@ static uintptr_t bump(struct jf_local *local, size_t stride, unsigned align_log2
     if (at != local->bump) {
         uint32_t pad = (uint32_t)(at - local->bump);
         jf_header_store(local->bump, jf_header_hole(pad));
-        jf_word_fetch_add(&local->region->live, (jf_word)0 - pad);
+        jf_word_fetch_add_light(&local->region->live, (jf_word)0 - pad);
     }
     JF_ASSERT(at + stride <= local->limit);
     local->bump = at + stride;
@@ -389,8 +388,9 @@ static bool needs_chunk(size_t stride, unsigned align_log2) {
 static rmhandle_t publish(struct jf_thread *thread, uint32_t index, uintptr_t payload) {
     const struct jf_space *space = &thread->window->space;
     jf_word *entry = jf_space_entry(space, index);
-    jf_word_publish_low(entry, jf_entry_low(payload - space->base, JF_ENTRY_LIVE));
-    return jf_handle_make(space, index, jf_entry_generation(jf_word_load(entry)));
+    jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED);
+    jf_word_publish_low_light(entry, word, jf_entry_low(payload - space->base, JF_ENTRY_LIVE));
+    return jf_handle_make(space, index, jf_entry_generation(word));
 }
 
 static rmhandle_t malloc_large(struct jf_thread *thread, struct jf_heap *heap, size_t size,
@@ -426,25 +426,48 @@ static uintptr_t waiting_payload(const struct jf_space *space, uint32_t index) {
     return jf_space_address(space, jf_word_load(jf_space_entry(space, index)));
 }
 
-/* A block from the thread's bins, or the heap's depot. */
+/* Makes the end of a block that waits a hole: the hole's header first, so that a walker finds a valid chain at any
+ * moment. */
+static void cut_waiting(const struct jf_thread *thread, uint32_t index, size_t now, size_t stride) {
+    uintptr_t at = waiting_payload(thread->table->space, index) - JF_HEADER_SIZE;
+    jf_header_store(at + stride, jf_header_hole(now - stride));
+    jf_header_store(at, jf_header_make(index, stride, 0, JF_ALIGN_LOG2_MIN, JF_KIND_BLOCK));
+    jf_region_account(thread->window, jf_arena_owner(thread->window->arena, at),
+                      (uint32_t)(now - stride), 0);
+}
+
+/* Index of a block from the thread's bins, or the heap's depot; 0: there is none. The thread is inside. */
+static uint32_t take_waiting(const struct jf_thread *thread, struct jf_heap *heap,
+                             struct jf_bins *bins, size_t bin) {
+    size_t from = bin;
+    if (bins->of[bin].count == 0 && !jf_depot_take(heap, bins, bin))
+        from = jf_bins_nearest(bins, bin);
+    if (bins->of[from].count == 0)
+        return 0;
+    uint32_t index = jf_bin_pop(&bins->of[from]);
+    if (from != bin)
+        cut_waiting(thread, index, from * JF_GRAIN, bin * JF_GRAIN);
+    return index;
+}
+
+/* A block that has waited. */
 static rmhandle_t reuse(struct jf_thread *thread, struct jf_heap *heap, size_t size, bool zero) {
     const struct jf_space *space = &thread->window->space;
     struct jf_share *share = jf_thread_share(thread, heap);
-    size_t bin = jf_bins_of_size(size);
     rmhandle_t handle = NULL;
     if (share == NULL)
         return NULL;
     jf_thread_enter(thread);
-    if (share->bins.of[bin].count != 0 || jf_depot_take(heap, &share->bins, bin)) {
-        uint32_t index = jf_bin_pop(&share->bins.of[bin]);
+    uint32_t index = take_waiting(thread, heap, &share->bins, jf_bins_of_size(size));
+    if (index != 0) {
+        uintptr_t payload = waiting_payload(space, index);
         /* while nobody can move it */
         if (zero)
-            jf_mark_fill((void *)waiting_payload(space, index), 0, size);
+            jf_mark_fill((void *)payload, 0, size);
         jf_word *entry = jf_space_entry(space, index);
         jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED);
-        jf_bins_give_out(entry, word ^ (JF_ENTRY_PENDING ^ JF_ENTRY_LIVE),
-                         jf_space_address(space, word) - JF_HEADER_SIZE, size,
-                         jf_is_single_threaded());
+        jf_bins_give_out(entry, word ^ (JF_ENTRY_PENDING ^ JF_ENTRY_LIVE), payload - JF_HEADER_SIZE,
+                         size, jf_is_single_threaded());
         handle = jf_bins_handle(entry, word);
     }
     jf_thread_leave(thread);

@@ -89,7 +89,7 @@ static void leave_place(const struct change *change, jf_word header, uint32_t in
         entry, jf_word_load(entry),
         jf_entry_low(change->payload - change->space->base, JF_ENTRY_PENDING));
     size_t bin = stride / JF_GRAIN;
-    if (bin < JF_BINS && jf_bin_push(&bins->of[bin], index))
+    if (bin < JF_BINS && jf_bins_push(bins, bin, index))
         return;
     thread->ring[thread->ring_count++] = index;
     if (thread->ring_count == JF_RING_SIZE)

@@ -179,6 +179,15 @@ static inline void jf_large_name(struct jf_large *large, uint32_t index, unsigne
 
 /* ------------------------------------------------------------------------------------- threads */
 
+/* Holes of the region that a local has, which it has left behind: no blocks of the sizes asked for went into them. */
+enum { JF_HOLES_MAX = 64 };
+struct jf_holes {
+    unsigned count;
+    struct jf_hole {
+        uintptr_t from, to;
+    } of[JF_HOLES_MAX];
+};
+
 /* A hole a thread bumps into: [bump, limit) is committed and claimed, [limit, hole_end) not yet. */
 struct jf_local {
     uintptr_t bump;
@@ -189,6 +198,7 @@ struct jf_local {
     uint32_t blocks;          /* blocks bumped, not yet added to region.live */
     uintptr_t sweep;          /* next header to look at for a hole; 0: the region is swept */
     uintptr_t fetched;        /* lines before this address have been prefetched for the sweep */
+    struct jf_holes *holes;   /* NULL: those that it leaves behind are not noted */
     bool adopted;             /* the region was not fresh */
     uint32_t filled;          /* bytes that were bumped into holes of the region before this one */
 };
@@ -197,6 +207,7 @@ struct jf_local {
 struct jf_share {
     struct jf_bins bins;
     struct jf_local local[2];   /* the usual one, the overflow's */
+    struct jf_holes holes;      /* of the overflow's */
     const struct jf_heap *heap; /* of the fast share: its depot may have more */
 };
 

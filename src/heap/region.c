@@ -10,6 +10,7 @@ enum {
                          * processor to foresee, and each would be waited for in turn */
     SWEEP_NEAR = 512,
     SWEEP_LINE = 64,
+    HOLE_NOTED_MIN = 1024, /* bytes */
 };
 
 /* ------------------------------------------------------------------------------------- lists */
@@ -284,14 +285,13 @@ void jf_local_close(struct jf_local *local) {
     if (local->region == NULL)
         return;
     JF_ASSERT(local->bump <= local->limit && local->limit <= local->hole_end);
-    jf_region_add(local->region, 0, local->blocks);
+    jf_word change = ((jf_word)local->blocks << 32) - (local->limit - local->bump);
     local->blocks = 0;
     if (local->bump > local->hole) /* less: the block before it was freed */
         local->filled += (uint32_t)(local->bump - local->hole);
-    uint32_t unused = (uint32_t)(local->limit - local->bump);
     local->bump = local->limit = local->hole_end = local->hole = 0;
-    if (unused != 0)
-        jf_word_fetch_add(&local->region->live, (jf_word)0 - unused);
+    if (change != 0)
+        jf_word_fetch_add_light(&local->region->live, change);
 }
 
 /* Asks for the lines of the next headers, if the last were not so far apart that nothing is to be read in between. */
@@ -303,12 +303,54 @@ static inline void fetch_ahead(struct jf_local *local, uintptr_t at, size_t stri
     local->fetched = fetched;
 }
 
+/* --- Holes left behind */
+
+/* When there is no room the smallest one is forgotten until the next sweep. */
+static void note_hole(struct jf_holes *holes, uintptr_t from, uintptr_t to) {
+    if (holes == NULL || to < from + HOLE_NOTED_MIN)
+        return;
+    struct jf_hole *place = &holes->of[holes->count];
+    if (holes->count == JF_HOLES_MAX) {
+        place = holes->of;
+        for (struct jf_hole *each = place + 1; each < holes->of + JF_HOLES_MAX; each++)
+            if (each->to - each->from < place->to - place->from)
+                place = each;
+        if (to - from <= place->to - place->from)
+            return;
+    } else {
+        holes->count++;
+    }
+    *place = (struct jf_hole){from, to};
+}
+
+/* The smallest that takes the block; false when none does. */
+static bool take_noted_hole(struct jf_local *local, size_t stride, unsigned align_log2) {
+    struct jf_holes *holes = local->holes;
+    struct jf_hole *best = NULL;
+    if (holes == NULL)
+        return false;
+    for (struct jf_hole *each = holes->of; each < holes->of + holes->count; each++)
+        if (jf_block_align(each->from, align_log2) + stride <= each->to &&
+            (best == NULL || each->to - each->from < best->to - best->from))
+            best = each;
+    if (best == NULL)
+        return false;
+    jf_local_open(local, local->region, best->from, best->to);
+    *best = holes->of[--holes->count];
+    return true;
+}
+
 bool jf_local_next_hole(struct jf_local *local, size_t stride, unsigned align_log2) {
     struct jf_region *region = local->region;
     uintptr_t last = jf_region_last(region);
     uintptr_t at = local->sweep;
     unsigned misfits = 0;
     struct jf_step step = {.stride = stride};
+    uintptr_t rest = local->bump, rest_end = local->hole_end;
+    jf_local_close(local);
+    note_hole(local->holes, rest, rest_end);
+    if (take_noted_hole(local, stride, align_log2))
+        return true;
     while (at != 0 && at < last) {
         uintptr_t hole = at;
         fetch_ahead(local, at, step.stride);
@@ -324,7 +366,8 @@ bool jf_local_next_hole(struct jf_local *local, size_t stride, unsigned align_lo
             jf_local_open(local, region, hole, at);
             return true;
         }
-        if (++misfits > SWEEP_MISFITS_MAX)
+        note_hole(local->holes, hole, at);
+        if (local->holes == NULL && ++misfits > SWEEP_MISFITS_MAX)
             return false;
     }
     local->sweep = 0;

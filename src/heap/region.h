@@ -47,7 +47,7 @@ static inline void jf_region_account(struct jf_window *window, struct jf_region 
 }
 
 static inline void jf_region_add(struct jf_region *region, uint32_t bytes, uint32_t blocks) {
-    jf_word_fetch_add(&region->live, ((jf_word)blocks << 32) + bytes);
+    jf_word_fetch_add_light(&region->live, ((jf_word)blocks << 32) + bytes);
 }
 
 /* Adds to the heap's committed bytes (negative: takes away); false, and nothing done, when the heap's
@@ -87,6 +87,19 @@ static inline bool jf_region_step(uintptr_t at, struct jf_step *ret_step) {
 
 /* Takes up a region with the hole [from, to). */
 void jf_local_open(struct jf_local *local, struct jf_region *region, uintptr_t from, uintptr_t to);
+
+/* Forgets the region. */
+static inline void jf_local_leave_region(struct jf_local *local) {
+    local->region = NULL;
+    local->sweep = 0;
+    if (local->holes != NULL)
+        local->holes->count = 0;
+}
+
+/* Whether there may be another hole in the region. */
+static inline bool jf_local_has_more(const struct jf_local *local) {
+    return local->sweep != 0 || (local->holes != NULL && local->holes->count != 0);
+}
 
 /* Claims more of the hole, so that `need` (an address) is within the limit. False when the hole ends
  * before it or the heap's limit forbids it. */

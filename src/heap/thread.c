@@ -71,8 +71,10 @@ static bool reserve_shares(struct jf_thread *thread, uint32_t id) {
 
 static struct jf_share *create_share(const struct jf_thread *thread) {
     struct jf_share *share = jf_arena_meta_alloc(thread->window->arena, sizeof *share);
-    if (share != NULL)
-        jf_bins_init(&share->bins, thread->depot_part);
+    if (share == NULL)
+        return NULL;
+    share->bins.depot_part = thread->depot_part;
+    share->local[1].holes = &share->holes;
     return share;
 }
 
@@ -157,8 +159,7 @@ size_t jf_thread_retire_local(struct jf_local *local) {
     jf_local_close(local);
     if (claimed_from < claimed_to)
         given = jf_region_give_back(region, claimed_from, claimed_to);
-    local->region = NULL;
-    local->sweep = 0;
+    jf_local_leave_region(local);
     jf_region_set_state(region, JF_REGION_LISTED);
     return given;
 }
