@@ -312,6 +312,28 @@ TEST(Growing, RegionsThatBecomeNearlyEmptyAreFilled) {
     EXPECT_LT(stats.committed, 150 * mib);
 }
 
+// Blocks of a few KiB that live for long take no holes away from large ones that come and go.
+TEST(Growing, LargeBlocksHaveRegionsOfTheirOwn) {
+    GrowingHeap heap;
+    support::Random random(11);
+    std::vector<rmhandle_t> lasting(4000), brief(160);
+    auto replace = [&](std::vector<rmhandle_t> &handles, size_t least, size_t most) {
+        rmhandle_t &handle = handles[random.below(handles.size())];
+        if (handle != nullptr)
+            rmfree(handle);
+        handle = rmheap_malloc(heap, least + random.below(most - least));
+    };
+    for (size_t i = 0; i < 400000; i++) {
+        replace(brief, 20000, 60000);
+        if (i % 20 == 0)
+            replace(lasting, 2000, 6000);
+    }
+    EXPECT_EQ(heap.check(), 0) << heap.fault.text;
+    struct rm_stats stats;
+    rmheap_stats(heap, &stats);
+    EXPECT_LT(stats.committed, 2 * stats.live);
+}
+
 // A hole that one block leaves behind, or leaves a rest of, is there for the next one.
 TEST(Growing, HolesAreFilledByWhatFitsThemBest) {
     GrowingHeap heap;

@@ -15,11 +15,9 @@ static struct jf_local *find_local(const struct jf_hold *hold, const struct jf_r
     for (struct jf_thread *thread = hold->window->threads; thread != NULL; thread = thread->next) {
         if (!jf_hold_has_thread(hold, thread))
             continue;
-        struct jf_local *local = local_in(jf_thread_local(thread, heap, false), region);
-        if (local == NULL)
-            local = local_in(jf_thread_local(thread, heap, true), region);
-        if (local != NULL)
-            return local;
+        for (unsigned i = 0; i < JF_LOCALS; i++)
+            if (local_in(jf_thread_local(thread, heap, i), region) != NULL)
+                return jf_thread_local(thread, heap, i);
     }
     return local_in(&heap->u.grow.long_local, region);
 }

@@ -11,8 +11,8 @@ enum { DEPOT_SHIFT = 6 };
  * given back. */
 static size_t retire_sparse(struct jf_thread *thread, struct jf_heap *heap) {
     size_t given = 0;
-    for (unsigned i = 0; i < 2; i++) {
-        struct jf_local *local = jf_thread_local(thread, heap, i != 0);
+    for (unsigned i = 0; i < JF_LOCALS; i++) {
+        struct jf_local *local = jf_thread_local(thread, heap, i);
         if (local == NULL || local->region == NULL)
             continue;
         size_t claimed = local->limit - local->bump;

@@ -95,7 +95,7 @@ static inline void bury_block(struct jf_thread *thread, struct grave *grave,
     JF_ASSERT(jf_header_is_block(header) && stride != 0);
     if (!RM_LIKELY(grave->heap == region->heap)) {
         grave->heap = region->heap;
-        grave->local = jf_thread_local(thread, region->heap, false);
+        grave->local = jf_thread_local(thread, region->heap, JF_LOCAL_SMALL);
     }
     struct jf_local *local = grave->local;
     bool ahead = local != NULL && local->bump == at + stride && local->region == region;

@@ -118,7 +118,7 @@ static inline rmhandle_t jf_fast_malloc(size_t size, jf_fast_else *otherwise) {
  * thread has at hand, or the heap's depot, or a bin of larger ones, has one. */
 static inline rmhandle_t jf_fast_bump(size_t size) {
     struct jf_thread *thread = jf_thread_root;
-    if (!RM_LIKELY(thread != NULL && size < JF_LARGE_MIN / 2))
+    if (!RM_LIKELY(thread != NULL && size < JF_STRIDE_LARGE - JF_GRAIN))
         return NULL;
     struct jf_share *share = __atomic_load_n(&thread->fast_share, __ATOMIC_RELAXED);
     size_t bin = jf_bins_of_size(size);
@@ -126,7 +126,7 @@ static inline rmhandle_t jf_fast_bump(size_t size) {
         (bin >= JF_BINS_EXACT && bin < JF_BINS && jf_bins_may_have(&share->bins, bin)) ||
         !RM_LIKELY(jf_fast_enter(thread)))
         return NULL;
-    struct jf_local *local = &share->local[0];
+    struct jf_local *local = &share->local[JF_LOCAL_SMALL];
     size_t stride = bin * JF_GRAIN;
     uintptr_t at = local->bump;
     struct jf_table_page *page = thread->entries.page;

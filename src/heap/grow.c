@@ -4,10 +4,11 @@
 #include "heap/region.h"
 
 enum {
-    ADOPT_BIN_MAX = 23,     /* densest regions that are bumped into again: a quarter dead or more */
-    ADOPTIONS_MAX = 2,      /* regions swept in vain for one block before it gets a fresh one */
-    ADOPT_LOOKS_MAX = 4,    /* regions of a bin that are looked at for one to bump into */
-    OVERFLOW_STRIDE = 1024, /* blocks from here up do not sweep among small ones */
+    ADOPT_BIN_MAX = 23,    /* densest regions that are bumped into again: a quarter dead or more */
+    ADOPTIONS_MAX = 2,     /* regions swept in vain for one block before it gets a fresh one */
+    ADOPT_LOOKS_MAX = 4,   /* regions of a bin that are looked at for one to bump into, */
+    ADOPT_PASSED_MAX = 32, /* besides so many that are for others */
+    SPARSE_BIN = 3, /* regions up to this bin, an eighth live, are taken for blocks of any size */
     WORTH_A_SWEEP =
         JF_REGION_SIZE / 4, /* bytes filled, from which on a region may be swept again at once */
     CALM_REGIONS =
@@ -179,17 +180,29 @@ static bool may_have_holes(const struct jf_region *region, unsigned swept) {
     return (region->swept & swept) == 0 || jf_region_has_thinned(region);
 }
 
+/* How a region is noted that was swept for such blocks. */
+static unsigned swept_for(unsigned kind) {
+    static const unsigned notes[] = {JF_SWEPT, JF_SWEPT_MEDIUM, JF_SWEPT_LARGE};
+    return notes[kind];
+}
+
 /* The sparsest region that may have holes for such blocks. Those that were swept for all blocks are at the lists'
  * ends. */
-static struct jf_region *adoptable(const struct jf_grow *grow, bool overflow) {
+static struct jf_region *adoptable(const struct jf_grow *grow, unsigned kind) {
     uint64_t candidates = grow->bin_mask & (((uint64_t)1 << (ADOPT_BIN_MAX + 1)) - 1);
-    unsigned unwanted = overflow ? JF_SWEPT | JF_SWEPT_OVERFLOW : JF_SWEPT;
+    unsigned unwanted = JF_SWEPT | swept_for(kind);
     while (candidates != 0) {
         unsigned bin = jf_bits_lowest(candidates);
         struct jf_region *region = grow->bins[bin];
-        for (unsigned i = 0; i < ADOPT_LOOKS_MAX && region != NULL; i++, region = region->next)
-            if (may_have_holes(region, unwanted))
+        for (unsigned looks = 0, passed = 0;
+             looks < ADOPT_LOOKS_MAX && passed < ADOPT_PASSED_MAX && region != NULL;
+             region = region->next) {
+            bool suits = bin <= SPARSE_BIN || region->large == (kind == JF_LOCAL_LARGE);
+            if (suits && may_have_holes(region, unwanted))
                 return region;
+            looks += suits;
+            passed += !suits;
+        }
         candidates &= ~((uint64_t)1 << bin);
     }
     return NULL;
@@ -219,15 +232,15 @@ static bool bury_waiting(struct jf_thread *thread, struct jf_heap *heap) {
 /* Takes up a region that nobody has: one with holes, or a fresh one. The window's mutex is held. */
 static bool take_region(struct jf_thread *thread, struct jf_heap *heap, struct jf_local *local,
                         bool fresh) {
-    bool overflow = local == jf_thread_local(thread, heap, true);
-    struct jf_region *region = fresh ? NULL : adoptable(&heap->u.grow, overflow);
+    struct jf_region *region = fresh ? NULL : adoptable(&heap->u.grow, local->kind);
     if (region == NULL && bury_waiting(thread, heap))
-        region = adoptable(&heap->u.grow, overflow);
+        region = adoptable(&heap->u.grow, local->kind);
     uintptr_t first;
     local->adopted = region != NULL;
     local->filled = 0;
     if (region != NULL) {
         jf_region_set_state(region, JF_REGION_OWNED);
+        region->large = local->kind == JF_LOCAL_LARGE;
         first = jf_region_first(region);
         jf_local_open(local, region, first, first);
         local->sweep = local->fetched = first;
@@ -236,6 +249,7 @@ static bool take_region(struct jf_thread *thread, struct jf_heap *heap, struct j
     region = jf_region_create(heap);
     if (region == NULL)
         return false;
+    region->large = local->kind == JF_LOCAL_LARGE;
     jf_local_open(local, region, jf_region_first(region), jf_region_last(region));
     local->sweep = 0;
     return true;
@@ -258,13 +272,15 @@ static bool extend(struct jf_local *local, size_t stride, unsigned align_log2) {
     return end <= local->limit || jf_local_claim(local, end, 0);
 }
 
-/* The local that lacks room: the usual one, but while that is being swept and its holes do not fit the
- * overflow's. */
+/* The local that lacks room: for small and medium blocks the usual one, but while that is being swept and its holes do
+ * not fit the medium ones'. */
 static struct jf_local *lacking(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
                                 unsigned align_log2) {
-    struct jf_local *local = jf_thread_local(thread, heap, false);
-    bool overflow = local->sweep != 0 && !hole_takes(local, stride, align_log2);
-    return overflow ? jf_thread_local(thread, heap, true) : local;
+    struct jf_local *local = jf_thread_local(thread, heap, JF_LOCAL_SMALL);
+    if (stride >= JF_STRIDE_LARGE)
+        return jf_thread_local(thread, heap, JF_LOCAL_LARGE);
+    bool apart = local->sweep != 0 && !hole_takes(local, stride, align_log2);
+    return apart ? jf_thread_local(thread, heap, JF_LOCAL_MEDIUM) : local;
 }
 
 /* Lets go of the local's region and takes up another. The window's mutex is held. */
@@ -275,8 +291,7 @@ static bool change_region(struct jf_thread *thread, struct jf_heap *heap, struct
         jf_local_close(local);
         jf_local_leave_region(local);
         if (local->adopted && local->filled < WORTH_A_SWEEP) {
-            bool overflow = local == jf_thread_local(thread, heap, true);
-            old->swept |= overflow ? JF_SWEPT_OVERFLOW : JF_SWEPT;
+            old->swept |= (uint8_t)swept_for(local->kind);
             old->swept_live = (uint32_t)jf_region_live_bytes(old);
         }
         jf_region_set_state(old, JF_REGION_LISTED);
@@ -302,7 +317,7 @@ static bool supply_entry(struct jf_thread *thread) {
 static bool supply(struct jf_thread *thread, struct jf_heap *heap, size_t stride,
                    unsigned align_log2, bool fresh) {
     struct jf_window *window = thread->window;
-    if (jf_thread_local(thread, heap, false) == NULL && !jf_thread_add_share(thread, heap))
+    if (jf_thread_local(thread, heap, JF_LOCAL_SMALL) == NULL && !jf_thread_add_share(thread, heap))
         return false;
     jf_os_mutex_lock(&window->mutex);
     jf_window_relist_locked(window);
@@ -336,17 +351,19 @@ static uintptr_t bump(struct jf_local *local, size_t stride, unsigned align_log2
 /* The local in which there is room, or can be made without the window's mutex. */
 static struct jf_local *roomy(const struct jf_thread *thread, const struct jf_heap *heap,
                               size_t stride, unsigned align_log2) {
-    struct jf_local *local = jf_thread_local(thread, heap, false);
-    if (local == NULL)
+    struct jf_share *share = jf_thread_share(thread, heap);
+    if (share == NULL)
         return NULL;
-    /* larger blocks would skip many holes: they do not look further here */
-    bool near = hole_takes(local, stride, align_log2) || stride < OVERFLOW_STRIDE;
-    if (near && extend(local, stride, align_log2))
-        return local;
-    if (local->sweep == 0)
-        return NULL;
-    local = jf_thread_local(thread, heap, true);
-    return extend(local, stride, align_log2) ? local : NULL;
+    struct jf_local *small = &share->local[JF_LOCAL_SMALL],
+                    *medium = &share->local[JF_LOCAL_MEDIUM];
+    struct jf_local *large = &share->local[JF_LOCAL_LARGE];
+    if (stride >= JF_STRIDE_LARGE)
+        return extend(large, stride, align_log2) ? large : NULL;
+    /* medium blocks would skip many holes: they do not look further here */
+    bool near = hole_takes(small, stride, align_log2) || stride < JF_STRIDE_MEDIUM;
+    if (near && extend(small, stride, align_log2))
+        return small;
+    return small->sweep != 0 && extend(medium, stride, align_log2) ? medium : NULL;
 }
 
 /* The same when an entry is at hand as well. */
@@ -510,7 +527,7 @@ void jf_grow_account_block(struct jf_thread *thread, uintptr_t payload) {
     jf_word header = jf_header_load(at);
     size_t stride = jf_header_stride(header);
     struct jf_region *region = jf_arena_owner(thread->window->arena, at);
-    struct jf_local *local = jf_thread_local(thread, region->heap, false);
+    struct jf_local *local = jf_thread_local(thread, region->heap, JF_LOCAL_SMALL);
     if (local != NULL && local->region == region && local->bump == at + stride) {
         local->bump = at;
         local->blocks--;

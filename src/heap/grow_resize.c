@@ -81,8 +81,8 @@ static bool grow_at_bump(struct jf_thread *thread, const struct place *old, size
     uintptr_t at = old->payload - JF_HEADER_SIZE;
     bool done = false;
     jf_thread_enter(thread);
-    for (unsigned i = 0; i < 2 && !done; i++) {
-        struct jf_local *local = jf_thread_local(thread, old->heap, i != 0);
+    for (unsigned i = 0; i < JF_LOCALS && !done; i++) {
+        struct jf_local *local = jf_thread_local(thread, old->heap, i);
         if (local == NULL || local->region == NULL ||
             local->bump != at + jf_header_stride(old->header))
             continue;

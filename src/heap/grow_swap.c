@@ -42,7 +42,7 @@ static void fetch(uintptr_t payload, size_t size) {
 
 static bool take_place(const struct change *change, struct place *ret_place) {
     struct jf_bins *bins = &change->share->bins;
-    struct jf_local *local = &change->share->local[0];
+    struct jf_local *local = &change->share->local[JF_LOCAL_SMALL];
     struct jf_heap *heap = change->region->heap;
     size_t bin = change->stride / JF_GRAIN;
     ret_place->index = 0;
@@ -138,7 +138,7 @@ uintptr_t jf_grow_swap(const struct jf_swap *swap) {
     struct change change = {.thread = thread, .swap = swap};
     if (JF_MARK_ACTIVE || thread == NULL || !thread->fence_all || swap->size >= WORTH_A_LOOK ||
         jf_entry_count(swap->word) != 0 || !jf_block_stride(swap->new_size, &change.stride) ||
-        change.stride >= JF_LARGE_MIN / 2)
+        change.stride >= JF_STRIDE_LARGE)
         return 0;
     change.space = &thread->window->space;
     change.payload = jf_space_address(change.space, swap->word);

@@ -104,8 +104,8 @@ enum jf_region_state {
         6, /* no region: a pool's block, whose descriptor begins with one; in no list */
 };
 
-/* Who has looked through a region's holes: for blocks of all sizes, or only for the larger ones. */
-enum { JF_SWEPT = 1, JF_SWEPT_OVERFLOW = 2 };
+/* Who has looked through a region's holes: for blocks of all sizes, or only for the medium or large ones. */
+enum { JF_SWEPT = 1, JF_SWEPT_MEDIUM = 2, JF_SWEPT_LARGE = 4 };
 
 /* Descriptor of a region. Never given back to the system, only reused as a descriptor, so that a late
  * reader finds a region, if perhaps another one. */
@@ -122,6 +122,7 @@ struct jf_region {
     unsigned bin;
     bool starved;  /* when it was walked last there was no room to move a block to */
     bool in_place; /* ... all its blocks stayed, for its holes to be filled */
+    bool large;    /* it is for large blocks, as far as threads choose */
     uint8_t swept; /* JF_SWEPT..: bumped into all over, and not a quarter of it has died since */
     uint32_t swept_live;               /* bytes live then */
     struct jf_region *next, *previous; /* list of its state; under the window's mutex */
@@ -179,6 +180,17 @@ static inline void jf_large_name(struct jf_large *large, uint32_t index, unsigne
 
 /* ------------------------------------------------------------------------------------- threads */
 
+/* What a thread bumps blocks of a heap into, by their strides. Large ones have regions of their own: one small block that
+ * lives for long takes away a hole for a large one, wherever it lies. */
+enum {
+    JF_LOCAL_SMALL,  /* those below the next, and medium ones that fit where it stands */
+    JF_LOCAL_MEDIUM, /* they do not sweep among small ones */
+    JF_LOCAL_LARGE,
+    JF_LOCALS,
+    JF_STRIDE_MEDIUM = 1024, /* from here up */
+    JF_STRIDE_LARGE = 8 << 10,
+};
+
 /* Holes of the region that a local has, which it has left behind: no blocks of the sizes asked for went into them. */
 enum { JF_HOLES_MAX = 64 };
 struct jf_holes {
@@ -199,6 +211,7 @@ struct jf_local {
     uintptr_t sweep;          /* next header to look at for a hole; 0: the region is swept */
     uintptr_t fetched;        /* lines before this address have been prefetched for the sweep */
     struct jf_holes *holes;   /* NULL: those that it leaves behind are not noted */
+    unsigned kind;            /* JF_LOCAL_.. */
     bool adopted;             /* the region was not fresh */
     uint32_t filled;          /* bytes that were bumped into holes of the region before this one */
 };
@@ -206,9 +219,9 @@ struct jf_local {
 /* What a thread has of a heap. */
 struct jf_share {
     struct jf_bins bins;
-    struct jf_local local[2];   /* the usual one, the overflow's */
-    struct jf_holes holes;      /* of the overflow's */
-    const struct jf_heap *heap; /* of the fast share: its depot may have more */
+    struct jf_local local[JF_LOCALS];
+    struct jf_holes holes[JF_LOCALS - 1]; /* of all but that for small ones */
+    const struct jf_heap *heap;           /* of the fast share: its depot may have more */
 };
 
 /* No bin of any size. */
@@ -593,11 +606,11 @@ static inline bool jf_heap_has_bins(const struct jf_heap *heap) {
     return !JF_MARK_ACTIVE && heap->options.check == 0 && heap->options.scramble_period == 0;
 }
 
-/* The thread's hole for `heap` (the overflow's when asked for); NULL as above. */
+/* One of the thread's holes for `heap`; NULL as above. */
 static inline struct jf_local *jf_thread_local(const struct jf_thread *thread,
-                                               const struct jf_heap *heap, bool overflow) {
+                                               const struct jf_heap *heap, unsigned kind) {
     struct jf_share *share = jf_thread_share(thread, heap);
-    return share != NULL ? &share->local[overflow] : NULL;
+    return share != NULL ? &share->local[kind] : NULL;
 }
 
 /* Makes that room. False: no memory. Takes the window's mutex. */

@@ -107,6 +107,7 @@ struct jf_region *jf_region_create(struct jf_heap *heap) {
     region->settled_live = region->walked_call = 0;
     region->witness = region->pinned_dead = 0;
     region->starved = region->in_place = false;
+    region->large = false;
     region->swept = 0;
     region->swept_live = 0;
     for (unsigned i = 0; i < JF_REGION_PAGES / 64; i++)

@@ -74,7 +74,10 @@ static struct jf_share *create_share(const struct jf_thread *thread) {
     if (share == NULL)
         return NULL;
     share->bins.depot_part = thread->depot_part;
-    share->local[1].holes = &share->holes;
+    for (unsigned i = 0; i < JF_LOCALS; i++) {
+        share->local[i].kind = i;
+        share->local[i].holes = i != JF_LOCAL_SMALL ? &share->holes[i - 1] : NULL;
+    }
     return share;
 }
 
@@ -169,8 +172,8 @@ void jf_thread_retire(struct jf_thread *thread, struct jf_heap *heap) {
         struct jf_share *share = thread->shares[id];
         if (share == NULL || (heap != NULL && id != heap->u.grow.id))
             continue;
-        jf_thread_retire_local(&share->local[0]);
-        jf_thread_retire_local(&share->local[1]);
+        for (unsigned i = 0; i < JF_LOCALS; i++)
+            jf_thread_retire_local(&share->local[i]);
     }
 }
 
