@@ -477,26 +477,36 @@ rmhandle_t rmpool_alloc_handle(rmpool_t opaque) {
     }
 }
 
-void rmpool_free_handle(rmpool_t opaque, rmhandle_t element) {
-    struct jf_pool *pool = (struct jf_pool *)opaque;
-    if (element == NULL || !is_pool(pool, "rmpool_free_handle"))
-        return;
+/* Whether a handle in use names something else than an element of the pool. The element may be moved meanwhile, and its
+ * block given up: then its entry is not as it was. */
+static bool is_of_other(const struct jf_pool *pool, rmhandle_t element, uint32_t index,
+                        enum rm_misuse_kind *ret_kind) {
     const struct jf_window *window = pool->window;
-    uint32_t index = jf_handle_index(&window->space, element);
-    if (jf_pool_is_entry(window, index)) {
-        jf_word word = jf_word_load(jf_space_entry(&window->space, index));
+    const jf_word *entry = jf_space_entry(&window->space, index);
+    for (;;) {
+        jf_word word = jf_word_load(entry);
+        if (!jf_handle_matches(element, word) || jf_entry_state(word) == JF_ENTRY_FREE)
+            return false;
         const struct jf_pool_block *block =
             jf_pool_block_at(window, jf_space_address(&window->space, word));
-        if (jf_handle_matches(element, word) && jf_entry_state(word) != JF_ENTRY_FREE &&
-            (block == NULL || block->pool != pool)) {
-            report(pool, "rmpool_free_handle",
-                   block == NULL ? RM_MISUSE_FOREIGN_POINTER : RM_MISUSE_WRONG_POOL,
-                   (uintptr_t)element, NULL);
-            return;
-        }
+        if (block != NULL && __atomic_load_n(&block->pool, __ATOMIC_ACQUIRE) == pool)
+            return false;
+        *ret_kind = block == NULL ? RM_MISUSE_FOREIGN_POINTER : RM_MISUSE_WRONG_POOL;
+        if (jf_word_load(entry) == word)
+            return true;
     }
-    /* stale, foreign and locked ones are reported there */
-    jf_blocks_free(element, "rmpool_free_handle");
+}
+
+void rmpool_free_handle(rmpool_t opaque, rmhandle_t element) {
+    struct jf_pool *pool = (struct jf_pool *)opaque;
+    enum rm_misuse_kind kind;
+    if (element == NULL || !is_pool(pool, "rmpool_free_handle"))
+        return;
+    uint32_t index = jf_handle_index(&pool->window->space, element);
+    if (jf_pool_is_entry(pool->window, index) && is_of_other(pool, element, index, &kind))
+        report(pool, "rmpool_free_handle", kind, (uintptr_t)element, NULL);
+    else /* stale, foreign and locked ones are reported there */
+        jf_blocks_free(element, "rmpool_free_handle");
 }
 
 /* ------------------------------------------------------------------------------------- questions */
