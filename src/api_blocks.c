@@ -214,8 +214,7 @@ static JF_NOINLINE rmhandle_t malloc_slow(size_t size) {
 }
 
 static JF_NOINLINE rmhandle_t malloc_bump(size_t size) {
-    rmhandle_t handle = jf_fast_bump(size);
-    return RM_LIKELY(handle != NULL) ? handle : malloc_slow(size);
+    return jf_fast_bump(size, malloc_slow);
 }
 
 rmhandle_t rmmalloc(size_t size) {

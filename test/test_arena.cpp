@@ -502,7 +502,7 @@ TEST_F(Arena, FreePathsLeaveErrnoAlone) {
 // --- Bookkeeping objects
 
 TEST_F(Arena, BookkeepingObjectsAreZeroedAlignedAndReused) {
-    for (size_t size : {size_t{1}, size_t{64}, size_t{65}, size_t{1000}, size_t{131072}}) {
+    for (size_t size : {size_t{1}, size_t{64}, size_t{65}, size_t{1000}, size_t{65536}}) {
         auto *object = static_cast<char *>(jf_arena_meta_alloc(arena, size));
         auto *other = static_cast<char *>(jf_arena_meta_alloc(arena, size));
         ASSERT_NE(object, nullptr);
@@ -519,7 +519,7 @@ TEST_F(Arena, BookkeepingObjectsAreZeroedAlignedAndReused) {
         }
         EXPECT_EQ(other[size - 1], 0x5a);
     }
-    EXPECT_EQ(jf_arena_meta_alloc(arena, 131073), nullptr);
+    EXPECT_EQ(jf_arena_meta_alloc(arena, 65537), nullptr);
     jf_arena_meta_free(arena, nullptr, 64);
 }
 

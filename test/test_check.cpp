@@ -346,11 +346,11 @@ TEST_F(CheckGrowing, Rule16BinThatLosesOrConfusesBlocks) {
     size_t bin = jf_bins_of_size(100);
     if (JF_MARK_ACTIVE)
         GTEST_SKIP() << "no bins";
-    jf_block_bin &waiting = share->bins.of[bin];
-    ASSERT_GT(waiting.count, 2u);
-    uint32_t *slot = waiting.slot;
+    uint32_t *waiting = jf_bins_at(&share->bins, bin);
+    ASSERT_GT(*waiting, 2u);
+    uint32_t *slot = waiting + 1;
     {
-        Broken lost(waiting.count, waiting.count - 1);
+        Broken lost(*waiting, *waiting - 1);
         expect_fault(heap, 16, "bins");
     }
     {
@@ -362,12 +362,12 @@ TEST_F(CheckGrowing, Rule16BinThatLosesOrConfusesBlocks) {
         expect_fault(heap, 16, "bins");
     }
     {
-        Broken count(share->bins.of[bin - 1].count, uint32_t{1});
+        Broken count(*jf_bins_at(&share->bins, bin - 1), uint32_t{1});
         jf_bins_note(&share->bins, bin - 1);
-        Broken other_stride(share->bins.of[bin - 1].slot[0], slot[0]);
+        Broken other_stride(jf_bins_at(&share->bins, bin - 1)[1], slot[0]);
         expect_fault(heap, 16, "bins");
     }
-    Broken count(waiting.count, uint32_t{JF_BIN_BLOCKS + 1});
+    Broken count(*waiting, uint32_t{JF_BIN_BLOCKS + 1});
     expect_fault(heap, 16, "bins");
 }
 
@@ -378,12 +378,13 @@ TEST_F(CheckGrowing, Rule16BlockAtHandThatIsLostOrWaitsTwice) {
         GTEST_SKIP() << "no bins";
     size_t bin = jf_bins_of_size(100);
     jf_share *share = jf_thread_share(thread, heap.get());
-    ASSERT_GT(share->bins.of[bin].count, 2u);
-    uint32_t index = share->bins.of[bin].slot[share->bins.of[bin].count - 1];
+    uint32_t *waiting = jf_bins_at(&share->bins, bin);
+    ASSERT_GT(*waiting, 2u);
+    uint32_t index = waiting[*waiting];
     Broken entry(thread->last_entry, jf_space_entry(heap.get()->space, index));
     Broken kept(thread->kept_bin, bin);
     expect_fault(heap, 16, "bins"); // it is in the bin as well
-    Broken count(share->bins.of[bin].count, share->bins.of[bin].count - 1);
+    Broken count(*waiting, *waiting - 1);
     EXPECT_EQ(heap.check(), 0) << heap.fault.text;
     Broken other(thread->kept_bin, bin + 1);
     expect_fault(heap, 16, "bins");

@@ -42,7 +42,7 @@ size_t kept_bin(rmhandle_t of_heap) {
 
 unsigned in_bin(rmhandle_t of_heap, size_t size) {
     const jf_heap *heap = reinterpret_cast<jf_heap *>(rmheap_of(of_heap));
-    return jf_thread_share(thread_of(of_heap), heap)->bins.of[jf_bins_of_size(size)].count;
+    return *jf_bins_at(&jf_thread_share(thread_of(of_heap), heap)->bins, jf_bins_of_size(size));
 }
 
 // A block out of a bin, which has been in use before.

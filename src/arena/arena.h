@@ -120,7 +120,7 @@ size_t jf_arena_overhead(const struct jf_arena *arena);
 
 /* Small bookkeeping objects that live as long as the arena (descriptors of chunks, threads, heaps):
  * zeroed, aligned to 64 bytes; freed ones are reused for the same size (rounded up to 64). At most
- * 128 KiB each. NULL when memory is refused. */
+ * 64 KiB each. NULL when memory is refused. */
 void *jf_arena_meta_alloc(struct jf_arena *arena, size_t size);
 void jf_arena_meta_free(struct jf_arena *arena, void *object, size_t size);
 

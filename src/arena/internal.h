@@ -11,7 +11,7 @@
 
 enum {
     JF_META_STEP_SHIFT = 6, /* bookkeeping objects come in multiples of 64 bytes */
-    JF_META_MAX_SHIFT = 17, /* and are at most 128 KiB */
+    JF_META_MAX_SHIFT = 16, /* and are at most 64 KiB */
     JF_META_CLASSES = 1 << (JF_META_MAX_SHIFT - JF_META_STEP_SHIFT),
     JF_BOOK_STEP_SHIFT = 16, /* bookkeeping is made accessible in multiples of 64 KiB */
 };

@@ -291,14 +291,13 @@ static bool check_waiting(struct jf_inspection *inspection, const uint32_t *inde
     return true;
 }
 
-static bool check_bins(struct jf_inspection *inspection, const struct jf_bins *bins,
-                       uint64_t *hash) {
+static bool check_bins(struct jf_inspection *inspection, struct jf_bins *bins, uint64_t *hash) {
     for (unsigned bin = 0; bin < JF_BINS; bin++) {
-        const struct jf_block_bin *each = &bins->of[bin];
+        const uint32_t *each = jf_bins_at(bins, bin);
         bool noted = (bins->filled[bin / 64] >> bin % 64 & 1) != 0;
-        if (each->count > jf_bins_room[bin] || (each->count != 0 && !noted))
+        if (*each > jf_bins_room[bin] || (*each != 0 && !noted))
             return jf_rule_broken(inspection, JF_RULE_BINS, 0, (uintptr_t)each);
-        if (!check_waiting(inspection, each->slot, each->count, bin, hash))
+        if (!check_waiting(inspection, each + 1, *each, bin, hash))
             return false;
     }
     return true;
@@ -319,7 +318,7 @@ static bool check_kept(struct jf_inspection *inspection, const struct jf_thread 
 static bool check_depot_part(struct jf_inspection *inspection, const struct jf_depot_part *part,
                              uint64_t *hash) {
     size_t bytes = 0, blocks = 0;
-    for (unsigned bin = 0; bin < JF_BINS; bin++)
+    for (unsigned bin = 0; bin < JF_BINS_SMALL; bin++)
         for (const struct jf_batch *batch = part->first[bin]; batch != NULL; batch = batch->next) {
             if (batch->count > JF_BATCH_ROOM)
                 return jf_rule_broken(inspection, JF_RULE_BINS, 0, (uintptr_t)batch);
@@ -348,7 +347,7 @@ bool jf_rule_bins(struct jf_inspection *inspection) {
                 hash += jf_walk_hash(thread->ring[i]);
         if (!check_kept(inspection, thread, &hash))
             return false;
-        const struct jf_share *share = jf_thread_share(thread, inspection->heap);
+        struct jf_share *share = jf_thread_share(thread, inspection->heap);
         if (share != NULL && !check_bins(inspection, &share->bins, &hash))
             return false;
     }

@@ -13,9 +13,10 @@ enum {
 }; /* bins that keep more than this share of their heap are in a compaction's way */
 
 const uint8_t jf_bins_room[JF_BINS] = {
-#define BYTES(bin) ((bin) < JF_BINS_EXACT ? JF_BIN_BYTES : JF_BIN_BYTES_WIDE)
+#define BYTES(bin) ((bin) < JF_BINS_SMALL ? JF_BIN_BYTES : JF_BIN_BYTES_LARGER)
+#define BLOCKS(bin) ((bin) < JF_BINS_SMALL ? JF_BIN_BLOCKS : JF_BIN_BLOCKS_LARGER)
 #define MOST(bin) (BYTES(bin) / JF_GRAIN / (bin))
-#define ROOM(bin) (uint8_t)(MOST(bin) < JF_BIN_BLOCKS ? MOST(bin) : JF_BIN_BLOCKS)
+#define ROOM(bin) (uint8_t)(MOST(bin) < BLOCKS(bin) ? MOST(bin) : BLOCKS(bin))
 #define ROOM_4(bin) ROOM(bin), ROOM((bin) + 1), ROOM((bin) + 2), ROOM((bin) + 3)
 #define ROOM_16(bin) ROOM_4(bin), ROOM_4((bin) + 4), ROOM_4((bin) + 8), ROOM_4((bin) + 12)
 #define ROOM_64(bin) ROOM_16(bin), ROOM_16((bin) + 16), ROOM_16((bin) + 32), ROOM_16((bin) + 48)
@@ -25,6 +26,7 @@ const uint8_t jf_bins_room[JF_BINS] = {
 #undef ROOM_4
 #undef ROOM
 #undef MOST
+#undef BLOCKS
 #undef BYTES
 };
 
@@ -38,31 +40,11 @@ size_t jf_bins_next(struct jf_bins *bins, size_t number) {
             continue;
         }
         number += jf_bits_lowest(bits);
-        if (bins->of[number].count != 0)
+        if (*jf_bins_at(bins, number) != 0)
             return number;
         bins->filled[number / 64] &= ~((uint64_t)1 << number % 64);
     }
     return JF_BINS;
-}
-
-/* The last bin whose blocks serve for this one. */
-static size_t last_for(size_t number) {
-    size_t last = number + (number < JF_BINS_EXACT ? 0 : number / 8);
-    return last < JF_BINS ? last : JF_BINS - 1;
-}
-
-size_t jf_bins_nearest(struct jf_bins *bins, size_t number) {
-    size_t next = jf_bins_next(bins, number);
-    return next <= last_for(number) ? next : number;
-}
-
-bool jf_bins_may_have(const struct jf_bins *bins, size_t number) {
-    for (size_t last = last_for(number); number <= last; number = (number / 64 + 1) * 64) {
-        uint64_t bits = bins->filled[number / 64] >> number % 64;
-        if (bits != 0 && number + jf_bits_lowest(bits) <= last)
-            return true;
-    }
-    return false;
 }
 
 static inline jf_word load_word(const jf_word *table, uint32_t index) {
@@ -146,8 +128,9 @@ void jf_thread_bury(struct jf_thread *thread, uint32_t index) {
 
 static void empty_bins(struct jf_thread *thread, struct jf_bins *bins) {
     for (size_t bin = jf_bins_next(bins, 0); bin < JF_BINS; bin = jf_bins_next(bins, bin + 1)) {
-        bury_all(thread, bins->of[bin].slot, bins->of[bin].count);
-        bins->of[bin].count = 0;
+        uint32_t *blocks = jf_bins_at(bins, bin);
+        bury_all(thread, blocks + 1, *blocks);
+        *blocks = 0;
     }
 }
 
@@ -173,7 +156,7 @@ void jf_thread_drain(struct jf_thread *thread) {
 static size_t bytes_in(struct jf_bins *bins) {
     size_t grains = 0;
     for (size_t bin = jf_bins_next(bins, 0); bin < JF_BINS; bin = jf_bins_next(bins, bin + 1))
-        grains += (size_t)bins->of[bin].count * bin;
+        grains += *jf_bins_at(bins, bin) * bin;
     return grains * JF_GRAIN;
 }
 
@@ -215,7 +198,7 @@ static struct jf_heap *sole_heap(const struct jf_window *window) {
 }
 
 void jf_thread_judge_sole(struct jf_thread *thread, const struct jf_heap *heap) {
-    bool sole = sole_heap(thread->window) == heap && bins_of(thread, heap) != NULL;
+    bool sole = bins_of(thread, heap) != NULL && sole_heap(thread->window) == heap;
     __atomic_store_n(&thread->keep, sole ? JF_WORD_FREED : 0, __ATOMIC_RELAXED);
 }
 
@@ -223,20 +206,22 @@ void jf_thread_judge_sole(struct jf_thread *thread, const struct jf_heap *heap) 
  * dies. */
 static void thin_out(struct jf_thread *thread, struct jf_heap *heap, struct jf_bins *bins,
                      size_t number) {
-    struct jf_block_bin *bin = &bins->of[number];
-    unsigned half = jf_depot_give(heap, bins, number);
+    uint32_t *bin = jf_bins_at(bins, number);
+    unsigned half = number < JF_BINS_SMALL ? jf_depot_give(heap, bins, number) : 0;
     if (half == 0) {
-        half = bin->count / 2;
-        bury_all(thread, bin->slot, half);
+        half = *bin / 2;
+        bury_all(thread, bin + 1, half);
     }
-    bin->count -= half;
-    memmove(bin->slot, bin->slot + half, bin->count * sizeof bin->slot[0]);
+    *bin -= half;
+    memmove(bin + 1, bin + 1 + half, *bin * sizeof *bin);
 }
 
 /* Puts a block into its bin; false when there is no room. */
 static inline bool keep(struct jf_bins *bins, uint32_t index, uintptr_t at) {
-    size_t bin = jf_header_load_low(at) >> 12;
-    return RM_LIKELY(bin < JF_BINS) && jf_bins_push(bins, bin, index);
+    size_t number = jf_header_load_low(at) >> 12;
+    if (RM_LIKELY(number < JF_BINS_SMALL))
+        return jf_bins_push_at(bins, bins->small[number], number, index);
+    return number < JF_BINS && jf_bins_push(bins, number, index);
 }
 
 /* Puts a block into its bin, after room was made, or buries it if its stride has none. */

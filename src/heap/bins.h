@@ -1,8 +1,7 @@
 /* Freed blocks kept at hand to be given out again: a stack for every stride up to 4 KiB, of the indexes of
  * their entries. A block in a bin keeps its entry, which is PENDING and points to it, and its header says
  * block; its bytes stay in its region's account. So the next block of that stride takes over block and
- * entry together, and neither table nor region is touched (docs: design/map). From 1 KiB on, where strides are many and
- * blocks of one few, a block serves for one that is up to an eighth smaller too: what it is longer becomes a hole.
+ * entry together, and neither table nor region is touched (docs: design/map).
  */
 #ifndef JEFF_HEAP_BINS_H
 #define JEFF_HEAP_BINS_H
@@ -12,28 +11,32 @@
 
 enum {
     JF_BIN_STRIDE_MAX = 4096,
-    JF_BIN_EXACT_MAX = 1024, /* strides up to this are never cut down */
-    JF_BIN_SIZE_MAX = JF_BIN_STRIDE_MAX - JF_HEADER_SIZE,
+    JF_BIN_STRIDE_SMALL =
+        1024, /* bins of larger strides hold few blocks, and none is passed on to other threads */
+    JF_BIN_SIZE_SMALL = JF_BIN_STRIDE_SMALL - JF_HEADER_SIZE,
     JF_BINS = JF_BIN_STRIDE_MAX / JF_GRAIN + 1, /* by stride in grains */
-    JF_BINS_EXACT = JF_BIN_EXACT_MAX / JF_GRAIN + 1,
-    JF_BIN_BLOCKS = 62,          /* that a bin has room for */
-    JF_BIN_BYTES = 16 << 10,     /* that it may keep; */
-    JF_BIN_BYTES_WIDE = 8 << 10, /* of strides beyond the exact ones */
+    JF_BINS_SMALL = JF_BIN_STRIDE_SMALL / JF_GRAIN + 1,
+    JF_BIN_BLOCKS = 63,       /* that a bin has room for, */
+    JF_BIN_BLOCKS_LARGER = 7, /* and one of a larger stride */
+    JF_BIN_BYTES = 16 << 10,  /* that it may keep, */
+    JF_BIN_BYTES_LARGER = 8 << 10,
     JF_BIN_WORDS = (JF_BINS + 63) / 64,
 };
 
-struct jf_block_bin {
-    uint32_t count;
-    uint32_t slot[JF_BIN_BLOCKS + 1];
-};
-
-/* A thread's bins of one heap. Only the thread changes them, while it is inside. */
+/* A thread's bins of one heap. Only the thread changes them, while it is inside. Of each bin the first word is the count, and
+ * the blocks follow, the newest last. */
 struct jf_bins {
-    struct jf_block_bin of[JF_BINS];
+    uint32_t small[JF_BINS_SMALL][JF_BIN_BLOCKS + 1];
+    uint32_t larger[JF_BINS - JF_BINS_SMALL][JF_BIN_BLOCKS_LARGER + 1];
     uint64_t filled
         [JF_BIN_WORDS];  /* a bit for each bin with a block in it, and for some that were emptied */
     uint32_t depot_part; /* where what overflows goes */
 };
+
+static inline uint32_t *jf_bins_at(struct jf_bins *bins, size_t number) {
+    return RM_LIKELY(number < JF_BINS_SMALL) ? bins->small[number]
+                                             : bins->larger[number - JF_BINS_SMALL];
+}
 
 /* The bin of blocks for `size` bytes; JF_BINS or more when such are not kept. The size is no more than
  * SIZE_MAX - 32. */
@@ -48,36 +51,32 @@ static inline void jf_bins_note(struct jf_bins *bins, size_t number) {
     bins->filled[number / 64] |= (uint64_t)1 << number % 64;
 }
 
-/* Puts a block into a bin; false when there is no room. */
-static inline bool jf_bins_push(struct jf_bins *bins, size_t number, uint32_t index) {
-    struct jf_block_bin *bin = &bins->of[number];
-    uint32_t count = bin->count;
+/* Puts a block into a bin, which lies there; false when there is no room. */
+static inline bool jf_bins_push_at(struct jf_bins *bins, uint32_t *bin, size_t number,
+                                   uint32_t index) {
+    uint32_t count = *bin;
     if (!RM_LIKELY(count < jf_bins_room[number]))
         return false;
-    uint32_t *slot = bin->slot;
-    __asm__("" : "+r"(slot)); /* else the slot's address is worked out anew */
-    slot[count] = index;
-    bin->count = count + 1;
+    bin[count + 1] = index;
+    *bin = count + 1;
     if (!RM_LIKELY(count != 0))
         jf_bins_note(bins, number);
     return true;
 }
 
-/* The first bin from this one on that has a block; JF_BINS when none has. */
-size_t jf_bins_next(struct jf_bins *bins, size_t number);
-
-/* The bin whose blocks serve for those of this one, if not of its own stride; it may be empty. */
-size_t jf_bins_nearest(struct jf_bins *bins, size_t number);
-
-/* Whether that one may have a block. Not only for the thread. */
-bool jf_bins_may_have(const struct jf_bins *bins, size_t number);
+static inline bool jf_bins_push(struct jf_bins *bins, size_t number, uint32_t index) {
+    return jf_bins_push_at(bins, jf_bins_at(bins, number), number, index);
+}
 
 /* The newest of a bin's blocks; there must be one. */
-static inline uint32_t jf_bin_pop(struct jf_block_bin *bin) {
-    uint32_t *end = bin->slot + bin->count;
-    bin->count--;
-    return end[-1];
+static inline uint32_t jf_bin_pop(uint32_t *bin) {
+    uint32_t index = bin[*bin];
+    --*bin;
+    return index;
 }
+
+/* The first bin from this one on that has a block; JF_BINS when none has. */
+size_t jf_bins_next(struct jf_bins *bins, size_t number);
 
 /* The low half of the header of a block of `size` bytes, of a stride that is no larger than need be: stride and slack
  * are the two parts of one sum, what the slack lacks to 15 being what the size goes beyond a whole grain. */

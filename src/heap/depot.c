@@ -105,7 +105,7 @@ static bool has_room(const struct jf_heap *heap, const struct jf_depot_part *par
 unsigned jf_depot_give(struct jf_heap *heap, const struct jf_bins *bins, size_t bin) {
     struct jf_depot *depot = depot_of(heap);
     struct jf_depot_part *part = part_of(heap, bins);
-    uint32_t count = bins->of[bin].count / 2;
+    uint32_t count = *bins->small[bin] / 2;
     if (count > JF_BATCH_ROOM)
         count = JF_BATCH_ROOM;
     if (!try_part(part))
@@ -118,7 +118,7 @@ unsigned jf_depot_give(struct jf_heap *heap, const struct jf_bins *bins, size_t 
         has_room(heap, part, count * bin * JF_GRAIN) ? make_batch(heap, part) : NULL;
     if (batch != NULL) {
         batch->count = count;
-        memcpy(batch->index, bins->of[bin].slot, count * sizeof batch->index[0]);
+        memcpy(batch->index, bins->small[bin] + 1, count * sizeof batch->index[0]);
         batch->next = part->first[bin];
         __atomic_store_n(&part->first[bin], batch, __ATOMIC_RELAXED);
         account(part, bin, count, true);
@@ -130,18 +130,18 @@ unsigned jf_depot_give(struct jf_heap *heap, const struct jf_bins *bins, size_t 
 /* A first look without taking the part. */
 static bool take_from(const struct jf_heap *heap, struct jf_depot_part *part, struct jf_bins *bins,
                       size_t bin) {
-    struct jf_block_bin *to = &bins->of[bin];
+    uint32_t *to = bins->small[bin];
     bool own = part == part_of(heap, bins);
     if (!part_has(part, bin) || !try_part(part))
         return false;
-    to->count = take_batch(heap, part, bin, to->slot);
+    *to = take_batch(heap, part, bin, to + 1);
     jf_bins_note(bins, bin);
-    if (own && to->count != 0) {
+    if (own && *to != 0) {
         part->gives = 0;
         clear_bit(&depot_of(heap)->open, bins->depot_part);
     }
     leave_part(part);
-    return to->count != 0;
+    return *to != 0;
 }
 
 bool jf_depot_take(struct jf_heap *heap, struct jf_bins *bins, size_t bin) {
@@ -157,7 +157,7 @@ bool jf_depot_take(struct jf_heap *heap, struct jf_bins *bins, size_t bin) {
 
 bool jf_depot_has(const struct jf_heap *heap, const struct jf_bins *bins, size_t bin) {
     const struct jf_depot *depot = depot_of(heap);
-    if (bin >= JF_BINS)
+    if (bin >= JF_BINS_SMALL)
         return false;
     for (uint32_t open = load_bits(&depot->open); open != 0; open &= open - 1)
         if (part_has(&depot->part[jf_bits_lowest(open)], bin))
@@ -202,7 +202,7 @@ unsigned jf_depot_clear(struct jf_heap *heap, uint32_t index[JF_BATCH_ROOM]) {
         struct jf_depot_part *part = &depot_of(heap)->part[i];
         if (!try_part(part))
             continue;
-        for (size_t bin = 0; bin < JF_BINS && part->blocks != 0 && count == 0; bin++)
+        for (size_t bin = 0; bin < JF_BINS_SMALL && part->blocks != 0 && count == 0; bin++)
             count = take_batch(heap, part, bin, index);
         leave_part(part);
     }

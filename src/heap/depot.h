@@ -38,9 +38,9 @@ struct jf_depot_part {
     uint32_t changes;      /* batches that came and went */
     uint32_t changes_seen; /* when jf_depot_is_left_to_threads was asked last */
     uint32_t spares;
-    size_t bytes;                    /* strides of all blocks */
-    struct jf_batch *spare;          /* batches with nothing in them, a few */
-    struct jf_batch *first[JF_BINS]; /* by bin */
+    size_t bytes;                          /* strides of all blocks */
+    struct jf_batch *spare;                /* batches with nothing in them, a few */
+    struct jf_batch *first[JF_BINS_SMALL]; /* by bin */
 } __attribute__((aligned(64)));
 
 struct jf_depot {

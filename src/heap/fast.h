@@ -64,10 +64,9 @@ typedef rmhandle_t jf_fast_else(size_t size);
 
 /* Gives out a block of a bin, and notes that it was the last. As above, but the thread, if it is inside, leaves. */
 static inline rmhandle_t jf_fast_pop(struct jf_thread *thread, struct jf_share *share,
-                                     size_t number, size_t size, bool single,
+                                     uint32_t *bin, size_t size, bool single,
                                      jf_fast_else *otherwise) {
-    struct jf_block_bin *bin = &share->bins.of[number];
-    if (!RM_LIKELY(bin->count != 0)) {
+    if (!RM_LIKELY(*bin != 0)) {
         if (!single)
             jf_thread_leave(thread);
         return otherwise(size);
@@ -101,31 +100,32 @@ static inline rmhandle_t jf_fast_malloc(size_t size, jf_fast_else *otherwise) {
     if (jf_is_single_threaded()) {
         if (thread->kept_bin == number)
             return jf_fast_give_kept(thread, size, true);
-        return RM_LIKELY(size <= JF_BIN_SIZE_MAX)
-                   ? jf_fast_pop(thread, share, number, size, true, otherwise)
+        return RM_LIKELY(size <= JF_BIN_SIZE_SMALL)
+                   ? jf_fast_pop(thread, share, share->bins.small[number], size, true, otherwise)
                    : otherwise(size);
     }
-    if (!RM_LIKELY(size <= JF_BIN_SIZE_MAX && jf_fast_enter(thread)))
+    if (!RM_LIKELY(size <= JF_BIN_SIZE_SMALL && jf_fast_enter(thread)))
         return otherwise(size);
     if (thread->kept_bin != number)
-        return jf_fast_pop(thread, share, number, size, false, otherwise);
+        return jf_fast_pop(thread, share, share->bins.small[number], size, false, otherwise);
     rmhandle_t handle = jf_fast_give_kept(thread, size, false);
     jf_thread_leave(thread);
     return handle;
 }
 
-/* The same by bumping: a block of a size for which there is none in a bin; NULL when that takes more than the
- * thread has at hand, or the heap's depot, or a bin of larger ones, has one. */
-static inline rmhandle_t jf_fast_bump(size_t size) {
+/* The same by bumping, a block of a size for which there is none in a bin; or out of a bin of the larger strides. NULL
+ * when that takes more than the thread has at hand, or the heap's depot has one. */
+static inline rmhandle_t jf_fast_bump(size_t size, jf_fast_else *otherwise) {
     struct jf_thread *thread = jf_thread_root;
     if (!RM_LIKELY(thread != NULL && size < JF_STRIDE_LARGE - JF_GRAIN))
-        return NULL;
+        return otherwise(size);
     struct jf_share *share = __atomic_load_n(&thread->fast_share, __ATOMIC_RELAXED);
     size_t bin = jf_bins_of_size(size);
-    if (!RM_LIKELY(share != NULL && !jf_depot_has(share->heap, &share->bins, bin)) ||
-        (bin >= JF_BINS_EXACT && bin < JF_BINS && jf_bins_may_have(&share->bins, bin)) ||
-        !RM_LIKELY(jf_fast_enter(thread)))
-        return NULL;
+    if (!RM_LIKELY(share != NULL && !jf_depot_has(share->heap, &share->bins, bin) &&
+                   jf_fast_enter(thread)))
+        return otherwise(size);
+    if (bin >= JF_BINS_SMALL && bin < JF_BINS && *jf_bins_at(&share->bins, bin) != 0)
+        return jf_fast_pop(thread, share, jf_bins_at(&share->bins, bin), size, false, otherwise);
     struct jf_local *local = &share->local[JF_LOCAL_SMALL];
     size_t stride = bin * JF_GRAIN;
     uintptr_t at = local->bump;
@@ -139,7 +139,7 @@ static inline rmhandle_t jf_fast_bump(size_t size) {
     }
     if (!RM_LIKELY(at + stride <= local->limit && index != 0 && index < JF_FAST(entries))) {
         jf_thread_leave(thread);
-        return NULL;
+        return otherwise(size);
     }
     jf_word *entry = (jf_word *)JF_FAST(table) + index;
     jf_word word = __atomic_load_n(entry, __ATOMIC_RELAXED);
@@ -250,9 +250,8 @@ static inline rmhandle_t jf_fast_malloc(size_t size, jf_fast_else *otherwise) {
     return otherwise(size);
 }
 
-static inline rmhandle_t jf_fast_bump(size_t size) {
-    (void)size;
-    return NULL;
+static inline rmhandle_t jf_fast_bump(size_t size, jf_fast_else *otherwise) {
+    return otherwise(size);
 }
 
 static inline enum jf_fast_freed jf_fast_free(rmhandle_t handle) {

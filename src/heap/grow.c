@@ -443,28 +443,11 @@ static uintptr_t waiting_payload(const struct jf_space *space, uint32_t index) {
     return jf_space_address(space, jf_word_load(jf_space_entry(space, index)));
 }
 
-/* Makes the end of a block that waits a hole: the hole's header first, so that a walker finds a valid chain at any
- * moment. */
-static void cut_waiting(const struct jf_thread *thread, uint32_t index, size_t now, size_t stride) {
-    uintptr_t at = waiting_payload(thread->table->space, index) - JF_HEADER_SIZE;
-    jf_header_store(at + stride, jf_header_hole(now - stride));
-    jf_header_store(at, jf_header_make(index, stride, 0, JF_ALIGN_LOG2_MIN, JF_KIND_BLOCK));
-    jf_region_account(thread->window, jf_arena_owner(thread->window->arena, at),
-                      (uint32_t)(now - stride), 0);
-}
-
 /* Index of a block from the thread's bins, or the heap's depot; 0: there is none. The thread is inside. */
-static uint32_t take_waiting(const struct jf_thread *thread, struct jf_heap *heap,
-                             struct jf_bins *bins, size_t bin) {
-    size_t from = bin;
-    if (bins->of[bin].count == 0 && !jf_depot_take(heap, bins, bin))
-        from = jf_bins_nearest(bins, bin);
-    if (bins->of[from].count == 0)
-        return 0;
-    uint32_t index = jf_bin_pop(&bins->of[from]);
-    if (from != bin)
-        cut_waiting(thread, index, from * JF_GRAIN, bin * JF_GRAIN);
-    return index;
+static uint32_t take_waiting(struct jf_heap *heap, struct jf_bins *bins, size_t number) {
+    uint32_t *bin = jf_bins_at(bins, number);
+    bool found = *bin != 0 || (number < JF_BINS_SMALL && jf_depot_take(heap, bins, number));
+    return found ? jf_bin_pop(bin) : 0;
 }
 
 /* A block that has waited. */
@@ -475,7 +458,7 @@ static rmhandle_t reuse(struct jf_thread *thread, struct jf_heap *heap, size_t s
     if (share == NULL)
         return NULL;
     jf_thread_enter(thread);
-    uint32_t index = take_waiting(thread, heap, &share->bins, jf_bins_of_size(size));
+    uint32_t index = take_waiting(heap, &share->bins, jf_bins_of_size(size));
     if (index != 0) {
         uintptr_t payload = waiting_payload(space, index);
         /* while nobody can move it */

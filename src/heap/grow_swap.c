@@ -46,8 +46,9 @@ static bool take_place(const struct change *change, struct place *ret_place) {
     struct jf_heap *heap = change->region->heap;
     size_t bin = change->stride / JF_GRAIN;
     ret_place->index = 0;
-    if (bin < JF_BINS && (bins->of[bin].count != 0 || jf_depot_take(heap, bins, bin))) {
-        ret_place->index = jf_bin_pop(&bins->of[bin]);
+    if (bin < JF_BINS &&
+        (*jf_bins_at(bins, bin) != 0 || (bin < JF_BINS_SMALL && jf_depot_take(heap, bins, bin)))) {
+        ret_place->index = jf_bin_pop(jf_bins_at(bins, bin));
         jf_word word = jf_word_load(jf_space_entry(change->space, ret_place->index));
         ret_place->at = jf_space_address(change->space, word) - JF_HEADER_SIZE;
         return true;

@@ -4,7 +4,8 @@
 #include "base/debug.h"
 
 enum {
-    SWEEP_MISFITS_MAX = 8,
+    SWEEP_MISFITS_MAX = 8,  /* holes passed by for one block; */
+    SWEEP_UNNOTED_MAX = 64, /* where they are noted, those that are not */
     SWEEP_AHEAD =
         1536, /* bytes that are fetched ahead by address: headers lie too irregularly for the
                          * processor to foresee, and each would be waited for in turn */
@@ -306,10 +307,10 @@ static inline void fetch_ahead(struct jf_local *local, uintptr_t at, size_t stri
 
 /* --- Holes left behind */
 
-/* When there is no room the smallest one is forgotten until the next sweep. */
-static void note_hole(struct jf_holes *holes, uintptr_t from, uintptr_t to) {
+/* When there is no room the smallest one is forgotten until the next sweep. False: it is that one, or too small. */
+static bool note_hole(struct jf_holes *holes, uintptr_t from, uintptr_t to) {
     if (holes == NULL || to < from + HOLE_NOTED_MIN)
-        return;
+        return false;
     struct jf_hole *place = &holes->of[holes->count];
     if (holes->count == JF_HOLES_MAX) {
         place = holes->of;
@@ -317,11 +318,12 @@ static void note_hole(struct jf_holes *holes, uintptr_t from, uintptr_t to) {
             if (each->to - each->from < place->to - place->from)
                 place = each;
         if (to - from <= place->to - place->from)
-            return;
+            return false;
     } else {
         holes->count++;
     }
     *place = (struct jf_hole){from, to};
+    return true;
 }
 
 /* The smallest that takes the block; false when none does. */
@@ -345,7 +347,7 @@ bool jf_local_next_hole(struct jf_local *local, size_t stride, unsigned align_lo
     struct jf_region *region = local->region;
     uintptr_t last = jf_region_last(region);
     uintptr_t at = local->sweep;
-    unsigned misfits = 0;
+    unsigned misfits = 0, most = local->holes != NULL ? SWEEP_UNNOTED_MAX : SWEEP_MISFITS_MAX;
     struct jf_step step = {.stride = stride};
     uintptr_t rest = local->bump, rest_end = local->hole_end;
     jf_local_close(local);
@@ -367,8 +369,7 @@ bool jf_local_next_hole(struct jf_local *local, size_t stride, unsigned align_lo
             jf_local_open(local, region, hole, at);
             return true;
         }
-        note_hole(local->holes, hole, at);
-        if (local->holes == NULL && ++misfits > SWEEP_MISFITS_MAX)
+        if (!note_hole(local->holes, hole, at) && ++misfits > most)
             return false;
     }
     local->sweep = 0;

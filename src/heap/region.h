@@ -111,7 +111,8 @@ void jf_local_make_walkable(struct jf_local *local);
 /* Lets go of the hole, not of the region: the rest becomes a hole again, the account is settled. */
 void jf_local_close(struct jf_local *local);
 
-/* Looks for the next hole of the adopted region in which `stride` bytes fit; few misfits are skipped. */
+/* Lets go of the hole, and looks for the next of the adopted region in which `stride` bytes fit: the smallest of those
+ * that were noted, or the next in address order; few misfits are passed by, but for those that are noted. */
 bool jf_local_next_hole(struct jf_local *local, size_t stride, unsigned align_log2);
 
 #endif

@@ -342,6 +342,8 @@ static void put_or_flush(struct jf_cache *cache, unsigned number, const struct j
  * for, they are used here. */
 static void deliver(struct jf_cache *cache, unsigned number, const struct jf_slot *slots,
                     size_t count) {
+    if (count == 0)
+        return;
     struct jf_cache *owner = owner_of(slots[0].cell);
     struct chain chain = {0};
     if (is_orphanage(owner)) {
