@@ -28,6 +28,7 @@ constexpr unsigned signals_most = 40;
 struct Suspension {
     sem_t reached;
     sem_t go_on;
+    sem_t end; // the compactor's thread waits for that, so that it can be sent signals until then
     std::atomic<void (*)()> work{nullptr};
 };
 Suspension suspension;
@@ -56,6 +57,7 @@ class Suspended : public testing::Test {
     void SetUp() override {
         sem_init(&suspension.reached, 0, 0);
         sem_init(&suspension.go_on, 0, 0);
+        sem_init(&suspension.end, 0, 0);
         suspension.work = nullptr;
         struct sigaction action = {};
         action.sa_handler = on_signal;
@@ -101,7 +103,14 @@ class Suspended : public testing::Test {
         compactor_ = std::thread([this] {
             rmcompact(0);
             done_ = true;
+            while (sem_wait(&suspension.end) != 0)
+                continue;
         });
+    }
+
+    void join_compactor() {
+        sem_post(&suspension.end);
+        compactor_.join();
     }
 
     static bool is_taken(jf_mutex *mutex) {
@@ -138,7 +147,7 @@ class Suspended : public testing::Test {
                 return block;
             resume();
         }
-        compactor_.join();
+        join_compactor();
         return nullptr;
     }
 
@@ -171,7 +180,7 @@ class Suspended : public testing::Test {
 
     void finish() {
         resume();
-        compactor_.join();
+        join_compactor();
         for (const Filled &block : blocks_)
             support::verify_filled(block);
         support::expect_whole(nullptr);
@@ -198,7 +207,7 @@ TEST_F(Suspended, ALockerGoesOnAtTheOldAddressAndItsWritesStay) {
         block->seed++;
         support::fill_pattern(memory, block->size, block->seed);
         resume();
-        compactor_.join();
+        join_compactor();
         EXPECT_EQ(rmlock(block->handle), memory) << "a locked block stays";
         EXPECT_TRUE(support::verify_at(*block, memory));
         rmunlock(block->handle);
@@ -253,7 +262,7 @@ TEST_F(Suspended, AReadSectionSeesTheBlockAndItStays) {
         const void *memory = rmderef(block->handle);
         EXPECT_TRUE(support::verify_at(*block, memory));
         resume();
-        compactor_.join();
+        join_compactor();
         EXPECT_EQ(rmderef(block->handle), memory);
         EXPECT_TRUE(support::verify_at(*block, memory));
         rmread_end();
@@ -333,7 +342,7 @@ TEST_F(Suspended, AHandlerOnTheCompactorsThreadLocksWhatIsBeingMoved) {
         start_compactor();
         for (unsigned k = 0; k < signals_most && suspend(); k++)
             std::this_thread::sleep_for(std::chrono::microseconds(20 * (k % 16)));
-        compactor_.join();
+        join_compactor();
         for (const Filled &block : blocks_)
             EXPECT_TRUE(support::verify_filled(block));
         support::expect_whole(nullptr);
@@ -384,7 +393,7 @@ TEST_F(Suspended, NobodyWaitsForTheMovedCallback) {
         sem_post(&stopped.go_on);
         std::this_thread::yield();
     }
-    compactor_.join();
+    join_compactor();
     rmoptions_init(&options);
     ASSERT_EQ(rmconfigure(&options), 0);
 }
