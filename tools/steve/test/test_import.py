@@ -34,6 +34,8 @@ class ImportTest(unittest.TestCase):
 
     def import_file(self, source, *options):
         done = run("import", "-o", self.trace, *options, source)
+        if "this steve was built without it" in done.stderr:
+            self.skipTest("steve was built without zstd")
         self.assertEqual(done.returncode, 0, done.stderr)
         info = run("info", self.trace)
         self.assertEqual(info.returncode, 0, info.stderr)
