@@ -191,6 +191,34 @@ TEST_F(Fast, ABlockAtHandIsFreed) {
         "rmfree.*locked");
 }
 
+// Those who lock through stale handles add to the count of the entry for a moment.
+TEST_F(Fast, ABlockThatWasGivenOutBesideMistakenLocksIsNotFreedWhileItIsLocked) {
+    EXPECT_DEATH(
+        {
+            std::thread([] {}).join();
+            first_block();
+            rmhandle_t handle = reused_block(100);
+            std::vector<rmhandle_t> others(2 * JF_RING_SIZE);
+            for (rmhandle_t &other : others)
+                other = rmmalloc(300);
+            reused_block(200); // that is the last one now
+            rmfree(handle);
+            for (rmhandle_t other : others)
+                rmfree(other);
+            jf_space &space = thread_of(rmmalloc(24))->window->space;
+            jf_word *entry = jf_space_entry(&space, jf_handle_index(&space, handle));
+            jf_word_fetch_add(entry, 2 * JF_ENTRY_COUNT_ONE);
+            handle = rmmalloc(100);
+            jf_word_fetch_add(entry, jf_word{0} - 2 * JF_ENTRY_COUNT_ONE);
+            if (jf_space_entry(&space, jf_handle_index(&space, handle)) != entry)
+                _exit(0); // not the one that was meant
+            rmlock(handle);
+            rmlock(handle);
+            rmfree(handle);
+        },
+        "rmfree.*locked");
+}
+
 // What another thread does to the block that was given out last.
 TEST_F(Fast, AnotherThreadMayEndOrChangeTheBlockGivenOutLast) {
     auto on_another = [](auto &&work) { std::thread(work).join(); };

@@ -299,7 +299,7 @@ JF_NOINLINE rmhandle_t jf_thread_leave_with_other_kept(struct jf_thread *thread,
         thread->kept_bin = JF_KEPT_NONE;
         thread->last = handle;
         thread->last_entry = entry;
-        thread->last_word = __atomic_load_n(entry, __ATOMIC_RELAXED);
+        thread->last_word = __atomic_load_n(entry, __ATOMIC_RELAXED) & ~JF_ENTRY_COUNT_MASK;
         thread->last_at = jf_space_address(space, thread->last_word) - JF_HEADER_SIZE;
     }
     jf_thread_leave(thread);

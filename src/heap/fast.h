@@ -80,7 +80,8 @@ static inline rmhandle_t jf_fast_pop(struct jf_thread *thread, struct jf_share *
         return jf_thread_leave_with_other_kept(thread, share, handle);
     thread->last = handle;
     thread->last_entry = entry;
-    thread->last_word = word;
+    /* without the count of somebody who locks by mistake */
+    thread->last_word = single ? word : word & ~JF_ENTRY_COUNT_MASK;
     thread->last_at = at;
     if (!single)
         jf_thread_leave(thread);
@@ -113,7 +114,7 @@ static inline rmhandle_t jf_fast_malloc(size_t size, jf_fast_else *otherwise) {
     return handle;
 }
 
-/* The same by bumping, a block of a size for which there is none in a bin; or out of a bin of the larger strides. NULL
+/* The same by bumping, a block of a size for which there is none in a bin; or out of a bin of the larger strides. Not
  * when that takes more than the thread has at hand, or the heap's depot has one. */
 static inline rmhandle_t jf_fast_bump(size_t size, jf_fast_else *otherwise) {
     struct jf_thread *thread = jf_thread_root;
