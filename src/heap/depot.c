@@ -95,11 +95,12 @@ static uint32_t take_batch(const struct jf_heap *heap, struct jf_depot_part *par
 
 /* ------------------------------------------------------------------------------------- give and take */
 
-/* All parts that have something may have as much. */
-static bool has_room(const struct jf_heap *heap, const struct jf_depot_part *part, size_t bytes) {
+/* All parts that have something, and the one that is to get more, may have as much. */
+static bool has_room(const struct jf_heap *heap, uint32_t number, size_t bytes) {
+    const struct jf_depot *depot = depot_of(heap);
     size_t most = (size_t)jf_word_load(&heap->u.grow.committed) >> JF_DEPOT_SHARE_SHIFT;
-    unsigned parts = (unsigned)__builtin_popcount(load_bits(&depot_of(heap)->used));
-    return (part->bytes + bytes) * parts <= most;
+    uint32_t used = load_bits(&depot->used) | (uint32_t)1 << number;
+    return (depot->part[number].bytes + bytes) * (unsigned)__builtin_popcount(used) <= most;
 }
 
 unsigned jf_depot_give(struct jf_heap *heap, const struct jf_bins *bins, size_t bin) {
@@ -110,18 +111,18 @@ unsigned jf_depot_give(struct jf_heap *heap, const struct jf_bins *bins, size_t 
         count = JF_BATCH_ROOM;
     if (!try_part(part))
         return 0;
-    set_bit(&depot->used, bins->depot_part);
     part->gives += part->gives < JF_DEPOT_UNUSED_GIVES;
     if (part->gives == JF_DEPOT_UNUSED_GIVES)
         set_bit(&depot->open, bins->depot_part);
-    struct jf_batch *batch =
-        has_room(heap, part, count * bin * JF_GRAIN) ? make_batch(heap, part) : NULL;
+    bool room = has_room(heap, bins->depot_part, count * bin * JF_GRAIN);
+    struct jf_batch *batch = room ? make_batch(heap, part) : NULL;
     if (batch != NULL) {
         batch->count = count;
         memcpy(batch->index, bins->small[bin] + 1, count * sizeof batch->index[0]);
         batch->next = part->first[bin];
         __atomic_store_n(&part->first[bin], batch, __ATOMIC_RELAXED);
         account(part, bin, count, true);
+        set_bit(&depot->used, bins->depot_part);
     }
     leave_part(part);
     return batch != NULL ? count : 0;
