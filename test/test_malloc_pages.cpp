@@ -196,17 +196,22 @@ TEST(FreshPages, CallocDoesNotTouchThoseOfCells) {
 
 // --- free units
 
+std::vector<char *> blocks_of_8_kib(size_t count) {
+    std::vector<char *> blocks(count);
+    for (char *&block : blocks) {
+        block = static_cast<char *>(jeff_malloc(8192));
+        block[0] = 1;
+    }
+    return blocks;
+}
+
 TEST(FreeUnits, KeepMemoryForAWhileAndThenGiveItBack) {
     constexpr size_t segment = 128; // blocks of 8 KiB
     constexpr size_t count = 32 * segment;
     constexpr size_t most = 64 + 128;
     jeff_free(hide(jeff_malloc(1)));
     jeff_malloc_trim(0);
-    std::vector<char *> blocks(count);
-    for (char *&block : blocks) {
-        block = static_cast<char *>(jeff_malloc(8192));
-        block[0] = 1;
-    }
+    std::vector<char *> blocks = blocks_of_8_kib(count);
     for (size_t i = 0; i < count; i++)
         if (i % (segment / 2) != 0)
             jeff_free(blocks[i]);
@@ -226,11 +231,7 @@ TEST(FreeUnits, OfAProgramThatUsesMuchHoldNoMoreThanASixteenth) {
     constexpr size_t unit = 8; // blocks of 8 KiB
     constexpr size_t count = 1024 * unit;
     jeff_malloc_trim(0);
-    std::vector<char *> blocks(count);
-    for (char *&block : blocks) {
-        block = static_cast<char *>(jeff_malloc(8192));
-        block[0] = 1;
-    }
+    std::vector<char *> blocks = blocks_of_8_kib(count);
     for (size_t i = 0; i < count; i++)
         if (i / unit % 4 == 0)
             jeff_free(blocks[i]);
